@@ -1,0 +1,13 @@
+"""Pure mathematics on tensors: mixtures, shared-factor laws and exact factor posteriors."""
+
+from nfi_pyro.distributions.factor_mixture import FactorMixture, FactorReturn
+from nfi_pyro.distributions.factor_posterior import gaussian_factor_posterior, low_rank_evidence
+from nfi_pyro.distributions.mixture import MixtureOfNormals
+
+__all__ = [
+    "FactorMixture",
+    "FactorReturn",
+    "MixtureOfNormals",
+    "gaussian_factor_posterior",
+    "low_rank_evidence",
+]

@@ -1,0 +1,203 @@
+"""Returns of a cross-section that share latent factors: the law, and the likelihood site."""
+
+import math
+
+import numpy as np
+import torch
+from pyro.distributions import Normal, TorchDistribution
+from torch import Tensor
+from torch.distributions import Distribution, MultivariateNormal, constraints
+
+from nfi_pyro.distributions.mixture import MixtureOfNormals, Shape
+from nfi_pyro.errors import ShapeError
+
+QUADRATURE_NODES = 7
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
+
+
+class FactorMixture:
+    r"""``r_i | z ~ sum_k pi_ik N(loc_ik + beta_i.z, scale_ik^2)``, ``z ~ N(m, diag(s^2))``.
+
+    Given z, assets are independent; z is shared by the assets of a date (models.md, section 3).
+
+    Parameters
+    ----------
+    logits, loc, scale : Tensor, shape (date, asset, component)
+        Of the specific part. Scale is a standard deviation, > 0.
+    beta : Tensor, shape (date, asset, factor)
+        Exposures, dimensionless.
+    factor_loc, factor_scale : Tensor, shape (date, factor)
+        Of the factors, in the unit of the return. Scale > 0.
+
+    Raises
+    ------
+    ShapeError
+        If exposures and factors disagree.
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        loc: Tensor,
+        scale: Tensor,
+        beta: Tensor,
+        factor_loc: Tensor,
+        factor_scale: Tensor,
+    ) -> None:
+        if beta.shape[-1] != factor_loc.shape[-1] or factor_loc.shape != factor_scale.shape:
+            raise ShapeError(
+                "beta, factor_loc and factor_scale must have the same number of factors; got "
+                f"{beta.shape[-1]}, {factor_loc.shape[-1]} and {factor_scale.shape[-1]}. "
+                "Was the model built with another spec.n_factors?"
+            )
+        self.logits, self.loc, self.scale = logits, loc, scale
+        self.beta, self.factor_loc, self.factor_scale = beta, factor_loc, factor_scale
+
+    def given(self, z: Tensor) -> MixtureOfNormals:
+        """Return the returns' law given factors z, shape (date, factor)."""
+        shift = project(self.beta, z)
+        return MixtureOfNormals(
+            self.logits, self.loc + shift.unsqueeze(-1), self.scale, validate_args=False
+        )
+
+    def integrated(self, loc: Tensor, variance: Tensor) -> MixtureOfNormals:
+        """Return the per-asset law with ``beta_i.z ~ N(loc_i, variance_i)`` integrated out."""
+        scale = (self.scale.square() + variance.unsqueeze(-1)).sqrt()
+        return MixtureOfNormals(
+            self.logits, self.loc + loc.unsqueeze(-1), scale, validate_args=False
+        )
+
+    def marginal(self) -> MixtureOfNormals:
+        """Return each asset's law with the factors integrated out (Eq. 12 with the prior)."""
+        return self.integrated(*self.project_factors())
+
+    def project_factors(self, factors: Distribution | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of ``beta_i.z``, each (date, asset).
+
+        Parameters
+        ----------
+        factors : Distribution, optional
+            Law of z with event shape (factor,): independent or multivariate normal, batch shape
+            (date,) or (date, 1). The law's own factors by default.
+        """
+        if factors is None:
+            loc, variance = self.factor_loc, self.factor_scale.square()
+            return project(self.beta, loc), project(self.beta.square(), variance)
+        batch = self.beta.shape[:-2]
+        loc = factors.mean.reshape(*batch, -1)
+        if isinstance(factors, MultivariateNormal):
+            covariance = factors.covariance_matrix.reshape(*batch, *loc.shape[-1:] * 2)
+            return project(self.beta, loc), ((self.beta @ covariance) * self.beta).sum(-1)
+        variance = factors.variance.reshape(*batch, -1)
+        return project(self.beta, loc), project(self.beta.square(), variance)
+
+    def expected_log_prob(self, value: Tensor, factors: Distribution) -> Tensor:
+        r"""Return ``E_q[log p(r_i | z)]``, shape (date, asset): the term of a true ELBO.
+
+        ``beta_i.z`` is a scalar normal under q, so this is a one-dimensional integral: closed
+        form for one component, seven Gauss-Hermite nodes for several (no sampling noise).
+
+        Parameters
+        ----------
+        value : Tensor, shape (date, asset)
+            Returns, finite.
+        factors : Distribution
+            q(z), see `project_factors`.
+        """
+        loc, variance = self.project_factors(factors)
+        if self.loc.shape[-1] == 1:
+            own = self.scale.squeeze(-1)
+            error = value - self.loc.squeeze(-1) - loc
+            quadratic = (error.square() + variance) / own.square()
+            return -0.5 * quadratic - own.log() - 0.5 * math.log(2.0 * math.pi)
+        nodes = torch.as_tensor(_NODES, dtype=loc.dtype, device=loc.device)
+        weights = torch.as_tensor(_WEIGHTS / _WEIGHTS.sum(), dtype=loc.dtype, device=loc.device)
+        shifts = loc + nodes[:, None, None] * variance.sqrt()  # (node, date, asset)
+        conditional = MixtureOfNormals(
+            self.logits, self.loc + shifts.unsqueeze(-1), self.scale, validate_args=False
+        )
+        return torch.einsum("n,nda->da", weights, conditional.log_prob(value))
+
+    def marginal_log_prob(self, value: Tensor, factors: Distribution | None = None) -> Tensor:
+        r"""Return ``log E_q[p(r_i | z)]``, shape (date, asset), one asset at a time.
+
+        A composite likelihood: it treats z as drawn anew for every asset, is never below the
+        ELBO's term (Jensen), and is not a bound on the evidence (models.md, section 3.1).
+        """
+        return self.integrated(*self.project_factors(factors)).log_prob(value)
+
+    @property
+    def specific_variance(self) -> Tensor:
+        """Variance that no factor shares, shape (date, asset)."""
+        return MixtureOfNormals(self.logits, self.loc, self.scale, validate_args=False).variance
+
+    def covariance(self) -> tuple[Tensor, Tensor]:
+        """Return loadings (date, asset, factor) and specific variance (date, asset).
+
+        The covariance of a date is ``loadings @ loadings.T + diag(specific)``; the dense matrix
+        is never formed.
+        """
+        return self.beta * self.factor_scale.unsqueeze(-2), self.specific_variance
+
+
+class FactorReturn(TorchDistribution):
+    """Likelihood site of a factor model: returns given z, which can also integrate over q(z).
+
+    `nfi_pyro.svi` asks an observed site for `expected_log_prob` or `marginal_log_prob`; a site
+    without them is scored by `log_prob`.
+
+    Parameters
+    ----------
+    law : FactorMixture
+        Batch (date, asset).
+    z : Tensor, shape (date, 1, factor) or (date, factor)
+        Factors as drawn by the guide.
+    """
+
+    arg_constraints = {}  # noqa: RUF012  (torch's own protocol)
+    support = constraints.real
+    has_rsample = False
+
+    def __init__(self, law: FactorMixture, z: Tensor) -> None:
+        self.law, self.z = law, z
+        super().__init__(law.beta.shape[:-1], torch.Size(), validate_args=False)
+
+    def expand(self, batch_shape: Shape, _instance: object = None) -> TorchDistribution:
+        """Return itself at its own shape: Pyro's plates expand every site, also to no effect."""
+        if tuple(batch_shape) == tuple(self.batch_shape):
+            return self
+        raise ShapeError(
+            f"a factor return site must have the plates' shape; got {tuple(self.batch_shape)} in "
+            f"plates of {tuple(batch_shape)}. Build the context from one batch."
+        )
+
+    def _given(self) -> MixtureOfNormals:
+        """Return the conditional law at z."""
+        batch = self.law.beta.shape[:-2]
+        return self.law.given(self.z.reshape(*batch, self.law.beta.shape[-1]))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(r_i | z), shape (date, asset)."""
+        return self._given().log_prob(value)
+
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        """Return draws of shape ``sample_shape + (date, asset)``."""
+        return self._given().sample(sample_shape)
+
+    def expected_log_prob(self, value: Tensor, factors: Distribution) -> Tensor:
+        """See `FactorMixture.expected_log_prob`."""
+        return self.law.expected_log_prob(value, factors)
+
+    def marginal_log_prob(self, value: Tensor, factors: Distribution) -> Tensor:
+        """See `FactorMixture.marginal_log_prob`."""
+        return self.law.marginal_log_prob(value, factors)
+
+
+def project(beta: Tensor, factors: Tensor) -> Tensor:
+    """Return ``sum_k beta_ik factors_k``, shape (date, asset)."""
+    return torch.matmul(beta, factors.unsqueeze(-1)).squeeze(-1)
+
+
+def independent_normal(loc: Tensor, scale: Tensor) -> TorchDistribution:
+    """Return independent normals over the last axis, as one Pyro distribution."""
+    return Normal(loc, scale, validate_args=False).to_event(1)

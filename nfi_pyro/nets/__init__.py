@@ -1,0 +1,1 @@
+"""Torch blocks of the published networks; no Pyro, no data."""

@@ -1,0 +1,80 @@
+"""One pass of a trained model over the dates of a panel, block by block, without gradients."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from nfi_pyro.data.panel import Panel, check_panel
+from nfi_pyro.data.windows import Outcome, PanelWindows
+from nfi_pyro.errors import SplitError
+from nfi_pyro.svi.trained import SVIFit
+
+DateRange = tuple[str | None, str | None]
+
+
+@dataclass(frozen=True)
+class PanelPass:
+    """Windows of a panel in the units of a fit, and the dates to visit.
+
+    Attributes
+    ----------
+    windows : PanelWindows
+    span : slice
+        Positions of the dates visited; each has a full window.
+    """
+
+    windows: PanelWindows
+    span: slice
+
+    @property
+    def dates(self) -> Any:
+        """Dates visited, datetime64, shape (date,)."""
+        return self.windows.dates[self.span]
+
+    def contexts(self, fit: SVIFit) -> Iterator[tuple[Any, Outcome]]:
+        """Yield the model's context and the outcome of each block."""
+        with torch.no_grad():
+            for start, stop in self.windows.blocks(self.span, fit.config.block_size):
+                batch = self.windows.batch(start, stop)
+                yield fit.model.context(batch), self.windows.outcome(start, stop)
+
+
+def open_pass(fit: SVIFit, panel: Panel, dates: DateRange | None) -> PanelPass:
+    """Return the windows of `panel` in the fit's units over the dates asked for.
+
+    Parameters
+    ----------
+    fit : SVIFit
+    panel : Panel
+        Raw features, the same names in the same order as in training.
+    dates : pair of str or None
+        First and last date, inclusive; None on a side means no limit. None alone means every
+        date that has a full window.
+
+    Raises
+    ------
+    SplitError
+        If no date with a full window is in the range.
+    """
+    panel = check_panel(panel)
+    windows = PanelWindows(
+        panel,
+        lags=int(fit.model.spec.lags),
+        scaler=fit.scaler,
+        return_scale=fit.return_scale,
+    )
+    index = pd.DatetimeIndex(windows.dates)
+    first, last = dates or (None, None)
+    start = 0 if first is None else int(index.searchsorted(pd.Timestamp(first), side="left"))
+    stop = len(index) if last is None else int(index.searchsorted(pd.Timestamp(last), side="right"))
+    start = max(start, windows.first)
+    if stop <= start:
+        raise SplitError(
+            f"a date range must hold a date with a full window of {windows.lags} lags; got "
+            f"{first} to {last} in a panel of {index[0]:%Y-%m-%d} to {index[-1]:%Y-%m-%d}. "
+            "Widen the range, or give more history."
+        )
+    return PanelPass(windows, slice(start, stop))

@@ -1,0 +1,208 @@
+"""Posterior of the factors of past dates: exact Gaussian, with the encoder's beside it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from pyro import poutine
+from torch import Tensor
+
+from nfi_pyro.data.panel import Panel
+from nfi_pyro.data.windows import Outcome
+from nfi_pyro.distributions.factor_mixture import FactorMixture
+from nfi_pyro.distributions.factor_posterior import gaussian_factor_posterior
+from nfi_pyro.errors import SpecError
+from nfi_pyro.posterior.blocks import DateRange, open_pass
+from nfi_pyro.svi.trained import SVIFit
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Factors of past dates given the returns that followed, in decimal return units.
+
+    Attributes
+    ----------
+    z : DataArray, shape (draw, date, factor)
+        Draws from the exact posterior.
+    z_prior : DataArray, shape (draw, date, factor)
+        Draws from the prior, made without the returns.
+    moments : Dataset
+        Over (date, factor): `prior_loc`, `prior_scale`, `posterior_loc`, `posterior_scale`,
+        and `encoder_loc`, `encoder_scale` where the model has an encoder. Over
+        (date, factor, factor_other): `posterior_covariance`.
+    constants : Dataset
+        `beta` (date, asset, factor), `alpha_loc` and `specific_scale` (date, asset), and what
+        was observed: `forward_return` (NaN where not) and `observed`.
+    """
+
+    z: xr.DataArray
+    z_prior: xr.DataArray
+    moments: xr.Dataset
+    constants: xr.Dataset
+
+    @property
+    def book_factor_return(self) -> xr.DataArray:
+        """Factor part of the equal-weight book's return (draw, date), decimal.
+
+        ``mean_i beta_i . z`` is the same under every rotation, scale and sign of the factors,
+        so it can be compared across fits where z cannot.
+        """
+        mean_beta = self.constants["beta"].mean("asset")
+        return (self.z * mean_beta).sum("factor").rename("book_factor_return")
+
+
+def sample_posterior(
+    fit: SVIFit, panel: Panel, *, draws: int = 200, seed: int = 0, dates: DateRange | None = None
+) -> Posterior:
+    """Return draws of each date's factors given the returns that followed it.
+
+    Conditions on outcomes, so it speaks of past dates only; `forecast` never uses it. Given the
+    networks, a one-component model has this posterior in closed form (models.md, section 3.4),
+    with full covariance over factors; the encoder's diagonal one is reported beside it. On a
+    date without an observed return the posterior is the prior.
+
+    Parameters
+    ----------
+    fit : SVIFit
+    panel : Panel
+        With `forward_return` of the dates.
+    draws : int
+        Independent draws per date.
+    seed : int
+    dates : pair of str, optional
+        First and last date, inclusive. By default every date with a full window.
+
+    Raises
+    ------
+    SpecError
+        If the model's specific part is a mixture: its posterior is not Gaussian.
+    """
+    visit = open_pass(fit, panel, dates)
+    unit = fit.return_scale
+    parts: dict[str, list[Tensor]] = {}
+    for context, outcome in visit.contexts(fit):
+        law = fit.model.law(context)
+        arrays = _block_moments(law, outcome) | _encoder_moments(fit.model, context, outcome)
+        for name, value in arrays.items():
+            parts.setdefault(name, []).append(value)
+    stacked = {name: torch.cat(values) for name, values in parts.items()}
+    generator = np.random.default_rng(seed)
+    tril = stacked.pop("posterior_tril").numpy()
+    shape = (draws, *stacked["prior_loc"].shape)
+    noise = generator.standard_normal(shape)
+    z = stacked["posterior_loc"].numpy() + np.einsum("dkl,sdl->sdk", tril, noise)
+    prior_noise = generator.standard_normal(shape)
+    z_prior = stacked["prior_loc"].numpy() + stacked["prior_scale"].numpy() * prior_noise
+    entered = visit.windows.entered[visit.span].numpy()
+    coords = {
+        "date": visit.dates,
+        "asset": visit.windows.assets,
+        "factor": [f"z{k}" for k in range(shape[-1])],
+    }
+    return Posterior(
+        z=_draws(z * unit, coords, "posterior factor draws"),
+        z_prior=_draws(z_prior * unit, coords, "prior factor draws"),
+        moments=_moments(stacked, tril, unit, coords),
+        constants=_constants(stacked, entered, unit, coords),
+    )
+
+
+def _block_moments(law: FactorMixture, outcome: Outcome) -> dict[str, Tensor]:
+    """Return prior and exact posterior of one block of dates, float64, standardised units."""
+    if law.loc.shape[-1] != 1:
+        raise SpecError(
+            "the exact factor posterior must have one component; got "
+            f"{law.loc.shape[-1]} components. Use a posterior for mixtures."
+        )
+    alpha, beta = law.loc.squeeze(-1).double(), law.beta.double()
+    scale = law.scale.squeeze(-1).double()
+    prior_loc, prior_scale = law.factor_loc.double(), law.factor_scale.double()
+    returns = outcome.forward_return.double()
+    posterior = gaussian_factor_posterior(
+        returns - alpha, outcome.observed, beta, scale.square(), prior_loc, prior_scale
+    )
+    return {
+        "prior_loc": prior_loc,
+        "prior_scale": prior_scale,
+        "posterior_loc": posterior.mean,
+        "posterior_scale": posterior.stddev,
+        "posterior_tril": posterior.scale_tril,
+        "alpha_loc": alpha.float(),
+        "specific_scale": scale.float(),
+        "beta": law.beta,
+        "forward_return": outcome.forward_return,
+        "observed": outcome.observed,
+    }
+
+
+def _encoder_moments(model: Any, context: Any, outcome: Outcome) -> dict[str, Tensor]:
+    """Return the guide's own loc and scale of z (date, factor), or nothing without a guide."""
+    trace = poutine.trace(model.guide).get_trace(context, outcome)
+    if "z" not in trace.nodes:
+        return {}
+    factors = trace.nodes["z"]["fn"]
+    return {
+        "encoder_loc": factors.mean.squeeze(-2).double(),
+        "encoder_scale": factors.stddev.squeeze(-2).double(),
+    }
+
+
+def _draws(values: np.ndarray, coords: dict[str, Any], meaning: str) -> xr.DataArray:
+    """Return labelled draws (draw, date, factor)."""
+    return xr.DataArray(
+        values.astype(np.float32),
+        dims=("draw", "date", "factor"),
+        coords={name: coords[name] for name in ("date", "factor")},
+        attrs={"units": "decimal return", "long_name": meaning},
+        name="z",
+    )
+
+
+def _moments(
+    stacked: dict[str, Tensor], tril: np.ndarray, unit: float, coords: dict[str, Any]
+) -> xr.Dataset:
+    """Return the moments dataset in return units."""
+    attrs = {"units": "decimal return"}
+    names = [n for n in stacked if n.split("_")[0] in {"prior", "posterior", "encoder"}]
+    variables: dict[str, Any] = {
+        name: (("date", "factor"), stacked[name].numpy() * unit, attrs) for name in names
+    }
+    variables["posterior_covariance"] = (
+        ("date", "factor", "factor_other"),
+        np.einsum("dkm,dlm->dkl", tril, tril) * unit**2,
+        {"units": "decimal return squared"},
+    )
+    return xr.Dataset(
+        variables,
+        coords={
+            "date": coords["date"],
+            "factor": coords["factor"],
+            "factor_other": coords["factor"],
+        },
+    )
+
+
+def _constants(
+    stacked: dict[str, Tensor], entered: np.ndarray, unit: float, coords: dict[str, Any]
+) -> xr.Dataset:
+    """Return what the networks and the market said, in return units."""
+    decimal = {"units": "decimal return"}
+    observed = stacked["observed"].numpy()
+    cell = ("date", "asset")
+
+    def hidden(name: str, scale: float, mask: np.ndarray) -> np.ndarray:
+        return np.where(mask, stacked[name].numpy() * scale, np.nan).astype(np.float32)
+
+    beta = np.where(entered[..., None], stacked["beta"].numpy(), np.nan)
+    return xr.Dataset(
+        {
+            "alpha_loc": (cell, hidden("alpha_loc", unit, entered), decimal),
+            "specific_scale": (cell, hidden("specific_scale", unit, entered), decimal),
+            "beta": ((*cell, "factor"), beta, {"units": "1"}),
+            "forward_return": (cell, hidden("forward_return", unit, observed), decimal),
+            "observed": (cell, observed),
+        },
+        coords=coords,
+    )

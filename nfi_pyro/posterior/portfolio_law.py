@@ -1,0 +1,202 @@
+"""The law of one portfolio's return under a shared-factor law of its assets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.special import ndtri
+
+from nfi_pyro.errors import SpecError, WeightsError, name_places
+
+Weights = Mapping[str, float] | pd.Series | xr.DataArray
+
+
+@dataclass(frozen=True)
+class PortfolioLaw:
+    """Distribution of ``sum_i w_i r_i`` over the label's horizon, decimal return units.
+
+    Attributes
+    ----------
+    date : numpy.datetime64
+        Close at which it is known.
+    weights : ndarray, shape (asset,)
+        Of the assets that have a forecast.
+    weight, specific_loc, specific_scale : ndarray, shape (asset, component)
+        Mixture of each asset's specific part.
+    beta : ndarray, shape (asset, factor)
+    factor_loc, factor_scale : ndarray, shape (factor,)
+    assets : ndarray, shape (asset,)
+    """
+
+    date: np.datetime64
+    weights: np.ndarray
+    weight: np.ndarray
+    specific_loc: np.ndarray
+    specific_scale: np.ndarray
+    beta: np.ndarray
+    factor_loc: np.ndarray
+    factor_scale: np.ndarray
+    assets: np.ndarray
+
+    @classmethod
+    def from_day(cls, day: xr.Dataset, weights: np.ndarray) -> "PortfolioLaw":
+        """Return the law of aligned `weights` (asset,) on one date of a forecast."""
+        kept = day["entered"].values
+        arrays = {name: day[name].values.astype(np.float64) for name in _ARRAYS}
+        beta = arrays["beta"][kept]
+        loc, scale = arrays["factor_loc"], arrays["factor_scale"]
+        shared_loc = beta @ loc
+        shared_variance = np.square(beta) @ np.square(scale)
+        # The marginal components hold the factors; what is left is the asset's own part.
+        specific_variance = np.square(arrays["scale"][kept]) - shared_variance[:, None]
+        return cls(
+            date=np.datetime64(day["date"].values, "ns"),
+            weights=weights[kept],
+            weight=arrays["weight"][kept],
+            specific_loc=arrays["loc"][kept] - shared_loc[:, None],
+            specific_scale=np.sqrt(np.maximum(specific_variance, 0.0)),
+            beta=beta,
+            factor_loc=loc,
+            factor_scale=scale,
+            assets=day["asset"].values[kept],
+        )
+
+    @property
+    def mean(self) -> float:
+        """Expected return."""
+        specific = (self.weight * self.specific_loc).sum(1)
+        return float(self.weights @ (specific + self.beta @ self.factor_loc))
+
+    @property
+    def exposure(self) -> np.ndarray:
+        """Portfolio exposure to each factor, shape (factor,)."""
+        return self.beta.T @ self.weights
+
+    @property
+    def specific_variances(self) -> np.ndarray:
+        """Variance of each asset's own part, shape (asset,)."""
+        mean = (self.weight * self.specific_loc).sum(1, keepdims=True)
+        second = np.square(self.specific_scale) + np.square(self.specific_loc - mean)
+        return (self.weight * second).sum(1)
+
+    @property
+    def factor_variance(self) -> float:
+        """Variance that the factors give the portfolio."""
+        return float(np.square(self.exposure * self.factor_scale).sum())
+
+    @property
+    def specific_variance(self) -> float:
+        """Variance that the assets' own parts give the portfolio."""
+        return float(np.square(self.weights) @ self.specific_variances)
+
+    @property
+    def standard_deviation(self) -> float:
+        """Standard deviation of the portfolio's return."""
+        return float(np.sqrt(self.factor_variance + self.specific_variance))
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether every asset has one component, so that the portfolio is Gaussian."""
+        return self.weight.shape[1] == 1
+
+    def value_at_risk(
+        self, level: float, *, draws: int = 100_000, seed: int = 0
+    ) -> tuple[float, float]:
+        """Return the loss exceeded with probability ``1 - level``, and its standard error.
+
+        Positive is a loss. Closed form with standard error 0 for one component; otherwise from
+        `draws` joint draws, the error from the order statistics of the quantile.
+        """
+        _check_level(level)
+        if self.is_gaussian:
+            return -(self.mean + self.standard_deviation * float(ndtri(1.0 - level))), 0.0
+        losses = np.sort(-self.draw(draws, np.random.default_rng(seed)))
+        spread = np.sqrt(draws * level * (1.0 - level))
+        low, high = np.clip(np.round(draws * level + np.array([-spread, spread])), 0, draws - 1)
+        error = 0.5 * (losses[int(high)] - losses[int(low)])
+        return float(np.quantile(losses, level)), float(error)
+
+    def expected_shortfall(
+        self, level: float, *, draws: int = 100_000, seed: int = 0
+    ) -> tuple[float, float]:
+        """Return the mean loss beyond the value at risk, and its standard error."""
+        _check_level(level)
+        if self.is_gaussian:
+            density = np.exp(-0.5 * ndtri(level) ** 2) / np.sqrt(2.0 * np.pi)
+            return -self.mean + self.standard_deviation * float(density) / (1.0 - level), 0.0
+        losses = -self.draw(draws, np.random.default_rng(seed))
+        threshold = np.quantile(losses, level)
+        tail = losses[losses >= threshold]
+        # Variance of a tail mean with an estimated threshold (Manistre and Hancock, 2005).
+        variance = tail.var(ddof=1) + level * (tail.mean() - threshold) ** 2
+        return float(tail.mean()), float(np.sqrt(variance / (draws * (1.0 - level))))
+
+    def draw(self, draws: int, generator: np.random.Generator) -> np.ndarray:
+        """Return draws of the portfolio's return, shape (draw,)."""
+        sizes = [min(_CHUNK, draws - start) for start in range(0, draws, _CHUNK)]
+        return np.concatenate([self.draw_assets(n, generator) @ self.weights for n in sizes])
+
+    def draw_assets(self, draws: int, generator: np.random.Generator) -> np.ndarray:
+        """Return joint draws of the assets' returns, shape (draw, asset)."""
+        n_assets, n_factors = self.beta.shape
+        z = self.factor_loc + self.factor_scale * generator.standard_normal((draws, n_factors))
+        cumulative = np.cumsum(self.weight, axis=1)
+        uniform = generator.random((draws, n_assets, 1))
+        which = np.minimum((uniform > cumulative).sum(-1), self.weight.shape[1] - 1)
+        asset = np.arange(n_assets)
+        noise = generator.standard_normal((draws, n_assets))
+        own = self.specific_loc[asset, which] + self.specific_scale[asset, which] * noise
+        return z @ self.beta.T + own
+
+
+_ARRAYS = ("weight", "loc", "scale", "beta", "factor_loc", "factor_scale")
+_CHUNK = 2_000
+
+
+def _check_level(level: float) -> None:
+    """Refuse a level outside (0, 1)."""
+    if not 0.0 < level < 1.0:
+        raise SpecError(
+            f"a risk level must lie strictly between 0 and 1; got {level}. Use 0.95 or 0.99."
+        )
+
+
+def align_weights(weights: Weights, assets: np.ndarray, entered: np.ndarray) -> np.ndarray:
+    """Return weights in the order of `assets`, shape (asset,).
+
+    Raises
+    ------
+    WeightsError
+        If an asset is unknown or named twice, a weight is not a finite number, or an asset
+        with weight has no forecast.
+    """
+    if isinstance(weights, xr.DataArray):
+        weights = weights.to_series()
+    series = weights if isinstance(weights, pd.Series) else pd.Series(dict(weights))
+    names = pd.Index([str(name) for name in series.index])
+    if names.has_duplicates:
+        twice = name_places(names[names.duplicated()].unique())
+        raise WeightsError(f"each asset must have one weight; got several at {twice}. Add them up.")
+    numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        bad = name_places(names[~np.isfinite(numbers)])
+        raise WeightsError(f"weights must be finite numbers; got others at {bad}. Correct them.")
+    place = pd.Index([str(name) for name in assets]).get_indexer(names)
+    if (place < 0).any():
+        unknown = name_places(names[place < 0])
+        raise WeightsError(
+            f"weights must name assets of the forecast; got unknown {unknown}. Use the panel's "
+            "symbols, or leave these out."
+        )
+    aligned = np.zeros(len(assets))
+    aligned[place] = numbers
+    hidden = (aligned != 0.0) & ~entered
+    if hidden.any():
+        raise WeightsError(
+            "assets with weight must have a forecast on the date; got none for "
+            f"{name_places(assets[hidden])}. They are not tradable or lack history: sell them, or "
+            "choose another date."
+        )
+    return aligned

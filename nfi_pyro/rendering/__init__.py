@@ -1,0 +1,26 @@
+"""Results to one self-contained HTML page; no model and no fitting is imported here."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nfi_pyro.rendering.contents import ReportContents
+    from nfi_pyro.rendering.html import render_report
+
+__all__ = ["ReportContents", "render_report"]
+
+_HOMES = {
+    "ReportContents": "nfi_pyro.rendering.contents",
+    "render_report": "nfi_pyro.rendering.html",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # matplotlib and jinja2 are slow to import
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

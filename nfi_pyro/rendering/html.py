@@ -1,0 +1,34 @@
+"""One self-contained HTML page out of the results of one run."""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from nfi_pyro.rendering.contents import ReportContents
+from nfi_pyro.rendering.sections import build_sections
+
+
+def render_report(contents: ReportContents) -> str:
+    """Return the risk report as one HTML page that refers to nothing outside itself.
+
+    The same contents give the same bytes: the page holds no time of rendering. All text is
+    escaped; only the drawings of `nfi_pyro.rendering.figures` are passed through as markup.
+
+    Parameters
+    ----------
+    contents : ReportContents
+        Results of one run.
+
+    Returns
+    -------
+    str
+        A complete HTML document, to be written as UTF-8.
+    """
+    environment = Environment(
+        loader=PackageLoader("nfi_pyro.rendering"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = environment.get_template("report.html.jinja")
+    return template.render(title=contents.title, sections=build_sections(contents))

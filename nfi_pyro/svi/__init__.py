@@ -1,0 +1,17 @@
+"""Stochastic variational inference: objective, loop, checkpoint; knows a protocol, no model."""
+
+from nfi_pyro.svi.config import SVIConfig
+from nfi_pyro.svi.fit import fit_svi
+from nfi_pyro.svi.objective import ObjectiveTerms, evaluate_objective
+from nfi_pyro.svi.protocol import PricingModel, VariationalModel
+from nfi_pyro.svi.trained import SVIFit
+
+__all__ = [
+    "ObjectiveTerms",
+    "PricingModel",
+    "SVIConfig",
+    "SVIFit",
+    "VariationalModel",
+    "evaluate_objective",
+    "fit_svi",
+]

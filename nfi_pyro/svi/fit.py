@@ -1,0 +1,290 @@
+"""Fit a variational model to a panel: scales from training dates, loop, best state, provenance."""
+
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+import nfi_pyro
+from nfi_pyro.data.panel import Panel, check_panel
+from nfi_pyro.data.splits import DateSplit, split_dates
+from nfi_pyro.data.storage import panel_hash
+from nfi_pyro.data.transforms import RobustZScore
+from nfi_pyro.data.windows import PanelWindows
+from nfi_pyro.errors import CheckpointError, PanelError, SpecError
+from nfi_pyro.svi.checkpoint import load_state, save_state
+from nfi_pyro.svi.config import SVIConfig
+from nfi_pyro.svi.loop import TrainingLoop
+from nfi_pyro.svi.trained import SVIFit
+
+
+def fit_svi(
+    model: Any,
+    panel: Panel,
+    *,
+    split: DateSplit | None = None,
+    config: SVIConfig | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+) -> SVIFit:
+    """Return a model of the same class and spec, trained on the panel's training dates.
+
+    `model` is a recipe: it is not changed, and the fit starts from new weights drawn by `seed`.
+    Feature medians and scales, and the return scale, come from the training dates alone.
+    Training stops after `config.n_epochs`, when the validation log score has not improved for
+    `config.patience` epochs, or on Ctrl-C; the best state is returned in each case. Global
+    random generators are left as they were.
+
+    Parameters
+    ----------
+    model : PricingModel
+        For example ``FactorVAE(FactorVAESpec(n_features=20))``.
+    panel : Panel
+        From `check_panel` or `build_panel`; raw features.
+    split : DateSplit, optional
+        From `split_dates`. By default 70/15/15 percent of the dates, purged.
+    config : SVIConfig, optional
+    seed : int
+        Of initial weights and block order. Same seed, same bits on one device and thread count.
+    checkpoint : path, optional
+        File that is rewritten after every epoch.
+    resume : bool
+        Continue from `checkpoint`, to the same bits as without interruption.
+
+    Returns
+    -------
+    SVIFit
+
+    Raises
+    ------
+    PanelError, SplitError
+        If the panel cannot be trained on: other features than the spec, no observed return.
+    NonFiniteLossError
+        After ``config.max_non_finite`` skipped steps; names steps and dates.
+    CheckpointError
+        If the checkpoint cannot be written, is truncated or altered, or is of another fit.
+    """
+    began = time.perf_counter()
+    config = config or SVIConfig()
+    panel = check_panel(panel)
+    label = {key: _plain(panel["forward_return"].attrs[key]) for key in _LABEL_KEYS}
+    split = split or split_dates(
+        panel["date"].values, start_lag=label["start_lag"], horizon=label["horizon"]
+    )
+    _check_features(model, panel)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        loop, scaler = _prepare(model, panel, split, config, seed)
+        identity = _identity(model, panel, split, config, seed)
+        place = None if checkpoint is None else Path(checkpoint)
+        if resume:
+            _restore(loop, place, identity)
+        _train(loop, place, identity)
+    loop.model.load_state_dict(loop.best_weights)
+    history = _history(loop, config)
+    provenance = identity | _provenance(loop, panel, time.perf_counter() - began)
+    return SVIFit(
+        model=loop.model.cpu().eval(),
+        config=config,
+        seed=seed,
+        split=split,
+        scaler=scaler,
+        return_scale=loop.windows.return_scale,
+        label=label,
+        history=history,
+        provenance=provenance,
+        status=loop.status,
+    )
+
+
+_LABEL_KEYS = ("start_lag", "horizon", "unit")
+
+
+def _plain(value: object) -> Any:
+    """Return a numpy scalar as its Python value."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _check_features(model: Any, panel: Panel) -> None:
+    """Refuse a panel with another number of features than the spec."""
+    if model.spec.n_features != panel.sizes["feature"]:
+        raise PanelError(
+            f"the panel must have spec.n_features = {model.spec.n_features} features; got "
+            f"{panel.sizes['feature']}. Set n_features, or build the panel with the spec's."
+        )
+
+
+def _prepare(
+    model: Any, panel: Panel, split: DateSplit, config: SVIConfig, seed: int
+) -> tuple[TrainingLoop, RobustZScore]:
+    """Return a loop over standardised windows, and the scaler of the features."""
+    dates = panel["date"].values
+    train, validation = split.train.positions(dates), split.validation.positions(dates)
+    tradable = panel["tradable"].values[train]
+    names = tuple(str(name) for name in panel["feature"].values)
+    scaler = RobustZScore.fit(panel["features"].values[train], tradable, names)
+    returns = panel["forward_return"].values[train][tradable].astype(np.float64)
+    known = returns[np.isfinite(returns)]
+    return_scale = float(known.std()) if known.size else 0.0
+    if not return_scale > 0.0:
+        raise PanelError(
+            f"training returns must be observed and vary; got {known.size} observed with standard "
+            f"deviation {return_scale} in {split.train.first} to {split.train.last}. Choose "
+            "other training dates, or check the label."
+        )
+    windows = PanelWindows(
+        panel,
+        lags=model.spec.lags,
+        scaler=scaler,
+        return_scale=return_scale,
+        device=_device(config.device),
+    )
+    train = slice(max(train.start, windows.first), train.stop)
+    for name, span in (("train", train), ("validation", validation)):
+        if span.stop <= max(span.start, windows.first) or not bool(windows.observed[span].any()):
+            raise PanelError(
+                f"{name} must have a date with full windows of {windows.lags} lags and an observed "
+                f"return; got none in {span.stop - span.start} dates. Use a longer span, more "
+                "history before it, or a smaller spec.lags."
+            )
+    fresh = type(model)(model.spec, seed=seed).to(windows.features.device)
+    return TrainingLoop(fresh, windows, train, validation, config, seed), scaler
+
+
+def _device(name: str) -> torch.device:
+    """Return the device that `name` means on this machine."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise SpecError(f"device must be auto, cpu or cuda; got {name!r}. Use auto.") from error
+
+
+def _train(loop: TrainingLoop, place: Path | None, identity: dict[str, Any]) -> None:
+    """Run epochs until done; on Ctrl-C keep the best state reached."""
+    total = loop.config.n_epochs * loop.steps_per_epoch
+    with tqdm(total=total, initial=loop.step, disable=not loop.config.progress, unit="step") as bar:
+        try:
+            while not loop.finished:
+                loop.run_epoch(bar)
+                if place is not None:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    save_state(place, {"identity": identity, "loop": loop.state()})
+        except KeyboardInterrupt:
+            loop.status = "interrupted"
+            if loop.best_epoch < 0:
+                loop.best_weights = {k: v.cpu().clone() for k, v in loop.model.state_dict().items()}
+            return
+    loop.status = "finished" if loop.epoch >= loop.config.n_epochs else "early stopped"
+
+
+def _identity(
+    model: Any, panel: Panel, split: DateSplit, config: SVIConfig, seed: int
+) -> dict[str, Any]:
+    """Return what two fits must share to be the same fit."""
+    training = config.model_dump(exclude={"progress"})
+    return {
+        "model": model.name,
+        "spec": model.spec.model_dump(),
+        "config": training,
+        "seed": seed,
+        "split": split.as_dict(),
+        "panel_hash": panel_hash(panel),
+    }
+
+
+def _restore(loop: TrainingLoop, place: Path | None, identity: dict[str, Any]) -> None:
+    """Load a checkpoint into the loop if it belongs to this very fit."""
+    if place is None:
+        raise CheckpointError(
+            "resume must know a checkpoint; got none. Pass checkpoint= as in the first fit."
+        )
+    stored = load_state(place)
+    found = stored.get("identity", {})
+    differing = [key for key in identity if found.get(key) != identity[key]]
+    if differing:
+        raise CheckpointError(
+            f"a checkpoint must belong to the fit that resumes; got another {', '.join(differing)} "
+            f"at {place}. Resume with the original settings and panel, or fit anew."
+        )
+    loop.restore(stored["loop"])
+
+
+def _history(loop: TrainingLoop, config: SVIConfig) -> xr.Dataset:
+    """Return the training curves as a labelled dataset."""
+    curves = loop.curves
+    n_steps = len(curves["elbo"])
+    n_factors = len(curves["kl"][0]) if n_steps else 0
+    n_epochs = len(curves["last_step"])
+    kl = np.asarray(curves["kl"], dtype=np.float32).reshape(n_steps, n_factors)
+    per_cell = {"units": "nats per observed cell, returns in training-sd units"}
+    meaning = "evidence lower bound" if config.objective == "elbo" else "objective, not a bound"
+    step = {
+        "elbo": (per_cell | {"long_name": meaning}),
+        "log_likelihood": per_cell,
+        "gradient_norm": {"units": "1", "long_name": "before clipping"},
+        "learning_rate": {"units": "1"},
+    }
+    epoch = {
+        "validation_log_score": per_cell,
+        "validation_rank_ic": {"units": "1"},
+        "last_step": {"units": "1"},
+    }
+    variables: dict[str, Any] = {
+        name: ("step", np.asarray(curves[name], dtype=np.float64), attrs)
+        for name, attrs in step.items()
+    }
+    variables |= {
+        name: ("epoch", np.asarray(curves[name], dtype=np.float64), attrs)
+        for name, attrs in epoch.items()
+    }
+    variables["kl"] = (("step", "factor"), kl, {"units": "nats per date"})
+    return xr.Dataset(
+        variables,
+        coords={
+            "step": np.arange(n_steps),
+            "epoch": np.arange(n_epochs),
+            "factor": [f"z{k}" for k in range(n_factors)],
+        },
+        attrs={
+            "best_epoch": loop.best_epoch,
+            "objective": config.objective,
+            "n_non_finite": loop.n_non_finite,
+            "status": loop.status,
+        },
+    )
+
+
+def _provenance(loop: TrainingLoop, panel: Panel, seconds: float) -> dict[str, Any]:
+    """Return what the run was made with."""
+    entered = loop.windows.entered
+    return {
+        "versions": {
+            "nfi_pyro": nfi_pyro.__version__,
+            "torch": torch.__version__,
+            "pyro": pyro.__version__,
+            "python": platform.python_version(),
+        },
+        "source": str(panel.attrs.get("source", "unknown")),
+        "ledger": str(panel.attrs.get("ledger", "[]")),
+        "n_dates": int(panel.sizes["date"]),
+        "n_assets": int(panel.sizes["asset"]),
+        "first_date": str(panel["date"].values[0])[:10],
+        "last_date": str(panel["date"].values[-1])[:10],
+        "n_tradable_cells": int(panel["tradable"].values.sum()),
+        "n_entered_cells": int(entered.sum()),
+        "n_parameters": sum(p.numel() for p in loop.model.parameters()),
+        "device": str(loop.windows.features.device),
+        "threads": torch.get_num_threads(),
+        "wall_seconds": round(seconds, 3),
+        "n_skipped_steps": loop.n_non_finite,
+        "skipped_dates": list(loop.bad_dates),
+    }

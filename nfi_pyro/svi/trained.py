@@ -1,0 +1,189 @@
+"""A finished fit: the trained model with everything that a forecast needs, and its files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from nfi_pyro.catalogue import find_model
+from nfi_pyro.data.splits import DateSplit
+from nfi_pyro.data.transforms import RobustZScore
+from nfi_pyro.errors import CheckpointError, RunError
+from nfi_pyro.svi.checkpoint import (
+    MANIFEST,
+    file_digest,
+    read_json,
+    verify_file,
+    write_atomically,
+    write_json,
+)
+from nfi_pyro.svi.config import SVIConfig
+
+FORMAT = 1
+_FILES = ("spec.json", "config.json", "fit.json", "weights.safetensors", "history.nc")
+
+
+@dataclass(frozen=True)
+class SVIFit:
+    """A trained model and what it was trained with.
+
+    Attributes
+    ----------
+    model : PricingModel
+        At its best validation log score, on the CPU, in evaluation mode.
+    config : SVIConfig
+    seed : int
+    split : DateSplit
+        Signal dates after purging.
+    scaler : RobustZScore
+        Fitted on the training dates.
+    return_scale : float
+        Standard deviation of the training returns, decimal; the model works in units of it.
+    label : dict
+        `start_lag`, `horizon` (trading days) and `unit` of the return.
+    history : Dataset
+        Training curves over (step,), (step, factor) and (epoch,).
+    provenance : dict
+        Versions, panel hash, spans, counts, wall time; JSON values.
+    status : {"finished", "early stopped", "interrupted"}
+    """
+
+    model: Any
+    config: SVIConfig
+    seed: int
+    split: DateSplit
+    scaler: RobustZScore
+    return_scale: float
+    label: dict[str, Any]
+    history: xr.Dataset
+    provenance: dict[str, Any]
+    status: str
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the fit into `folder` and return it; the manifest is written last.
+
+        Raises
+        ------
+        CheckpointError
+            If a file cannot be written; files already there stay whole.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        name, spec = self.model.name, self.model.spec
+        write_json(target / "spec.json", {"model": name, "spec": spec.model_dump()})
+        write_json(target / "config.json", self.config.model_dump())
+        write_json(
+            target / "fit.json",
+            {
+                "seed": self.seed,
+                "split": self.split.as_dict(),
+                "scaler": self.scaler.as_dict(),
+                "return_scale": self.return_scale,
+                "label": self.label,
+                "provenance": self.provenance,
+                "status": self.status,
+            },
+        )
+        weights = {key: value.contiguous() for key, value in self.model.state_dict().items()}
+        write_atomically(target / "weights.safetensors", lambda place: save_file(weights, place))
+        write_dataset(self.history, target / "history.nc")
+        update_manifest(target, *_FILES)
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "SVIFit":
+        """Return the fit in `folder`; no code in its files is run.
+
+        Raises
+        ------
+        RunError
+            If `folder` is not a run or was written in another format.
+        CheckpointError
+            If a file is missing, truncated or altered.
+        """
+        target = Path(folder)
+        digests = read_manifest(target)
+        places = {name: verify_file(target, name, digests) for name in _FILES}
+        stored = read_json(places["spec.json"])
+        try:
+            entry = find_model(stored["model"])
+            spec = entry.spec_class().model_validate(stored["spec"])
+            config = SVIConfig.model_validate(read_json(places["config.json"]))
+        except (ValidationError, KeyError) as error:
+            raise RunError(
+                f"the spec and config of a run must be those of this version; got {error} at "
+                f"{target}. Fit again with this version."
+            ) from error
+        model = entry.model_class()(spec)
+        try:
+            model.load_state_dict(load_file(places["weights.safetensors"]))
+        except (SafetensorError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the weights must fit the spec; got {error} at {target}. Fit again."
+            ) from error
+        fit = read_json(places["fit.json"])
+        return cls(
+            model=model.eval(),
+            config=config,
+            seed=fit["seed"],
+            split=DateSplit.from_dict(fit["split"]),
+            scaler=RobustZScore.from_dict(fit["scaler"]),
+            return_scale=fit["return_scale"],
+            label=fit["label"],
+            history=read_dataset(places["history.nc"]),
+            provenance=fit["provenance"],
+            status=fit["status"],
+        )
+
+
+def write_dataset(dataset: xr.Dataset, path: Path) -> None:
+    """Write a dataset as netCDF, atomically."""
+    encoding = {
+        str(name): {"zlib": True, "complevel": 1}
+        for name, variable in dataset.data_vars.items()
+        if variable.dtype.kind == "f" and variable.ndim
+    }
+    write_atomically(
+        path,
+        lambda place: dataset.to_netcdf(place, engine="h5netcdf", encoding=encoding),
+    )
+
+
+def read_dataset(path: Path) -> xr.Dataset:
+    """Return a netCDF dataset, loaded into memory."""
+    with xr.open_dataset(path, engine="h5netcdf") as opened:
+        return opened.load()
+
+
+def update_manifest(folder: Path, *names: str) -> None:
+    """Record the digests of files of a run, keeping those recorded before."""
+    digests = read_manifest(folder) if (folder / MANIFEST).exists() else {}
+    digests |= {name: file_digest(folder / name) for name in names}
+    write_json(folder / MANIFEST, {"format": FORMAT, "sha256": digests})
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """Return the digests of a run's files.
+
+    Raises
+    ------
+    RunError
+        If `folder` is not a run directory or has another format.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise RunError(
+            f"a run directory must hold {MANIFEST}; got none at {folder}. Point to a folder that "
+            "`nfi fit --out` wrote, or finish the fit with --resume."
+        )
+    manifest = read_json(folder / MANIFEST)
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise RunError(
+            f"a run directory must have format {FORMAT}; got {found} at {folder}. It was written "
+            "by another version of nfi_pyro: use that version, or fit again."
+        )
+    return dict(manifest["sha256"])
