@@ -53,8 +53,8 @@ def build_panel(
     ----------
     bars : Dataset, dims (date, asset)
         See `alpha158`; as `read_prices` or `embedded_prices` return them.
-    features : None, "alpha158_20" or sequence of str
-        See `alpha158`; None is every feature that the bars allow.
+    features, compat : None, str or sequence of str
+        See `subset` and `compat` of `alpha158`.
     start_lag, horizon : int
         See `forward_return`, in trading days.
     max_abs_return : float, optional
@@ -63,24 +63,20 @@ def build_panel(
         Dates with fewer tradable assets have an empty cross-section instead.
     missing : "exclude" or "median"
         What happens to an otherwise tradable cell with an undefined feature: it leaves the
-        universe, or the feature takes the median of that date over the assets that have it
-        (known at the close) and the cell leaves only where no asset has it.
-    compat : None or "qlib"
-        See `alpha158`.
+        universe, or the feature takes the median of that date over the tradable assets that
+        have it (known at the close) and the cell leaves only where no asset has it.
 
     Returns
     -------
     Panel
         With ``features``, ``tradable``, ``forward_return`` and ``close`` (float32). Attributes
         ``source``, ``ledger`` (JSON of a `DropLedger`, the reader's findings first) and
-        ``features_unavailable`` (JSON, name to reason). Dates at which nothing is tradable yet
-        stay, so that windows may look back.
+        ``features_unavailable`` (JSON). Dates with nothing tradable yet stay: windows look back.
 
     Raises
     ------
     PanelError
-        When the bars have too few dates or assets, no feature can be computed, or no cell is
-        tradable.
+        When dates, assets, computable features or tradable cells are too few.
     SpecError
         When an option is out of range or unknown.
     """
@@ -88,49 +84,60 @@ def build_panel(
     bars, ledger = _priced_assets(bars)
     computed = alpha158(bars, subset=features, compat=compat)
     names = [str(name) for name in computed[FEATURE].to_numpy()]
+    _require_dates(bars, names, start_lag + horizon, compat)
+    label, ledger = _label(bars, start_lag, horizon, max_abs_return, ledger)
+    universe = _priced_universe(bars, ledger)
+    if missing == "median":
+        _fill_medians(computed.to_numpy(), names, universe)
+    _require_features(computed.to_numpy(), names, bars, universe)
+    _require_assets(universe, min_assets)
+    return check_panel(_assemble(bars, computed, label, universe))
+
+
+def _assemble(
+    bars: xr.Dataset, computed: xr.DataArray, label: xr.DataArray, universe: _Universe
+) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "features": computed,
+            "tradable": ((DATE, ASSET), universe.tradable),
+            "forward_return": label,
+            "close": bars["close"].transpose(DATE, ASSET).astype(np.float32),
+        },
+        attrs={
+            "source": str(bars.attrs.get("source", "unknown")),
+            "features_unavailable": computed.attrs["features_unavailable"],
+            LEDGER_ATTRIBUTE: universe.ledger.to_json(),
+        },
+    )
+
+
+def _require_dates(bars: xr.Dataset, names: list[str], reach: int, compat: str | None) -> None:
+    """Refuse bars that allow no feature, or end before a window and its label are full."""
     if not names:
         raise PanelError(
             "bars must allow at least one of the features asked for; got none. Add open, high, "
             "low or volume, or ask for other features."
         )
-    rows_needed = 1 if compat == "qlib" else max(lookback(name) for name in names)
-    if bars.sizes[DATE] < rows_needed + start_lag + horizon:
+    rows = 1 if compat == "qlib" else max(lookback(name) for name in names)
+    if bars.sizes[DATE] < rows + reach:
         raise PanelError(
-            f"dates must number at least {rows_needed} (longest window) + {start_lag + horizon} "
-            f"(label); got {bars.sizes[DATE]}. Give a longer history or ask for shorter windows."
+            f"dates must number at least {rows} (longest window) + {reach} (label); got "
+            f"{bars.sizes[DATE]}. Give a longer history or ask for shorter windows."
         )
-    label, ledger = _label(bars, start_lag, horizon, max_abs_return, ledger)
-    universe = _priced_universe(bars, ledger)
-    values = computed.to_numpy()
-    if missing == "median":
-        _fill_medians(values, names, universe)
-    _require_features(values, names, bars, universe)
+
+
+def _require_assets(universe: _Universe, min_assets: int) -> None:
+    """Empty thin cross-sections; refuse a universe in which nothing is left."""
     counts = universe.tradable.sum(axis=1)
     thin = (counts > 0) & (counts < min_assets)
-    universe.exclude(
-        f"fewer than {min_assets} tradable assets on the date",
-        np.repeat(thin[:, None], values.shape[1], axis=1),
-    )
+    cells = np.broadcast_to(thin[:, None], universe.tradable.shape)
+    universe.exclude(f"fewer than {min_assets} tradable assets on the date", cells)
     if not universe.tradable.any():
         raise PanelError(
             f"panel must have a tradable cell; got none. What was left out:\n{universe.ledger}\n"
             "Give a longer history, or ask for features that these bars define."
         )
-    return check_panel(
-        xr.Dataset(
-            {
-                "features": computed,
-                "tradable": ((DATE, ASSET), universe.tradable),
-                "forward_return": label,
-                "close": bars["close"].transpose(DATE, ASSET).astype(np.float32),
-            },
-            attrs={
-                "source": str(bars.attrs.get("source", "unknown")),
-                "features_unavailable": computed.attrs["features_unavailable"],
-                LEDGER_ATTRIBUTE: universe.ledger.to_json(),
-            },
-        )
-    )
 
 
 def worst(labels: np.ndarray, counts: np.ndarray) -> list[str]:
@@ -154,7 +161,7 @@ def _check_options(max_abs_return: float | None, min_assets: int, missing: str) 
 
 def _priced_assets(bars: xr.Dataset) -> tuple[xr.Dataset, DropLedger]:
     """Return the bars of assets that have a price at all, and the ledger so far."""
-    if set(bars.sizes) < {DATE, ASSET} or "close" not in bars:
+    if "close" not in bars or set(bars["close"].dims) != {DATE, ASSET}:
         raise PanelError(
             f"bars must have dims date and asset and a variable close; got dims "
             f"{tuple(bars.sizes)} and variables {sorted(map(str, bars.data_vars))}. "

@@ -38,7 +38,7 @@ def embedded_prices() -> xr.Dataset:
         attrs={"units": "USD, adjusted"},
     )
     attrs = {
-        "source": "skfolio.datasets.load_sp500_dataset (20 S&P 500 stocks, shipped in the wheel)",
+        "source": "20 S&P 500 stocks (skfolio's load_sp500_dataset)",
         "adjustment": "adjusted closes only; no open, high, low or volume",
         "survivorship": (
             "survivorship bias: the stocks were chosen because they are large and still listed at "

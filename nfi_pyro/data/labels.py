@@ -48,9 +48,10 @@ def forward_return(bars: xr.Dataset, start_lag: int = 1, horizon: int = 1) -> xr
     for name, value, least in (("start_lag", start_lag, 0), ("horizon", horizon, 1)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise SpecError(f"{name} must be an integer >= {least}; got {value!r}. Count in days.")
-    if "close" not in bars:
+    if "close" not in bars or set(bars["close"].dims) != {DATE, ASSET}:
         raise PanelError(
-            f"bars must have a variable close; got {sorted(map(str, bars.data_vars))}. "
+            f"bars must have dims date and asset and a variable close; got dims "
+            f"{tuple(bars.sizes)} and variables {sorted(map(str, bars.data_vars))}. "
             "Make them with read_prices."
         )
     price = bars["close"].transpose(DATE, ASSET).to_numpy().astype(np.float64)

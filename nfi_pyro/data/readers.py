@@ -8,23 +8,11 @@ import pandas as pd
 import xarray as xr
 
 from nfi_pyro.data.bar_quality import inspect_bars
+from nfi_pyro.data.price_table import FIELDS, MISSING_TEXTS, load_table
 from nfi_pyro.data.quality import LEDGER_ATTRIBUTE, DropLedger
 from nfi_pyro.dims import ASSET, DATE
 from nfi_pyro.errors import PanelError, name_places
 
-FIELDS = ("open", "high", "low", "close", "volume", "amount")
-DATE_ALIASES = ("datetime", "date", "trade_date", "dt", "日期")
-ASSET_ALIASES = (
-    "instrument",
-    "symbol",
-    "code",
-    "ts_code",
-    "asset",
-    "ticker",
-    "order_book_id",
-    "股票代码",
-)
-_MISSING_TEXTS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 _ZONE = re.compile(r"^(.*\d:\d\d(?::\d\d(?:\.\d+)?)?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)$")
 
 
@@ -36,8 +24,9 @@ def read_prices(source: pd.DataFrame | str | Path, **aliases: str) -> xr.Dataset
     source : DataFrame, str or Path
         A table, or the path of a ``.csv`` (``.csv.gz``) or ``.parquet`` (``.pq``) file. It has a
         date, an instrument and a close; open, high, low, volume and amount as far as known. Date
-        and instrument go by the names of `DATE_ALIASES` and `ASSET_ALIASES`, in any case, and may
-        be index levels. Dates are timestamps, ISO texts or integers YYYYMMDD. It is not changed.
+        and instrument go by the names of `price_table.DATE_ALIASES` and `ASSET_ALIASES`, in any
+        case, and may be index levels. Dates are timestamps, ISO texts or integers YYYYMMDD. The
+        source is not changed.
     **aliases : str
         Columns that go by another name: ``close="adj_close"``, ``instrument="sid"``.
 
@@ -55,7 +44,7 @@ def read_prices(source: pd.DataFrame | str | Path, **aliases: str) -> xr.Dataset
         date does not parse; a price is text; a (date, instrument) occurs twice; or fewer than two
         dates or two assets have prices.
     """
-    table, columns, row_name = _load(source, aliases)
+    table, columns, row_name = load_table(source, aliases)
     if not len(table):
         raise PanelError(
             f"price table must have rows; got 0 rows and columns {name_places(table.columns)}. "
@@ -82,120 +71,6 @@ def read_prices(source: pd.DataFrame | str | Path, **aliases: str) -> xr.Dataset
     what = "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name
     bars.attrs = {"source": what, LEDGER_ATTRIBUTE: ledger.to_json()}
     return bars
-
-
-def _load(
-    source: pd.DataFrame | str | Path, aliases: dict[str, str]
-) -> tuple[pd.DataFrame, dict[str, str], str]:
-    """Return the table, which column is what, and the word and offset for its rows."""
-    if isinstance(source, pd.DataFrame):
-        table = _flat(source)
-        return table, _columns(list(table.columns), aliases), "row 0"
-    if not isinstance(source, str | Path):
-        raise PanelError(
-            f"source must be a DataFrame or a path; got {type(source).__name__}. "
-            "Turn a Series into a DataFrame with to_frame('close')."
-        )
-    path = Path(source)
-    if not path.exists():
-        raise PanelError(f"price file must exist; got nothing at {path}. Check the path.")
-    suffix = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
-    try:
-        if suffix in (".parquet", ".pq"):
-            table = _flat(pd.read_parquet(path))
-            return table, _columns(list(table.columns), aliases), "row 0"
-        if suffix in (".csv", ".csv.gz"):
-            columns = _columns(list(pd.read_csv(path, nrows=0).columns), aliases)
-            texts = {columns[DATE]: str, columns[ASSET]: str}
-            marks = {column: _MISSING_TEXTS for column in columns.values() if column not in texts}
-            table = pd.read_csv(
-                path,
-                dtype=texts,
-                keep_default_na=False,
-                na_values=marks,
-                low_memory=False,
-            )
-            if not isinstance(table.index, pd.RangeIndex):
-                raise PanelError(
-                    f"price file must have as many fields in a row as in its head; got more at "
-                    f"{path}. Quote texts that hold commas."
-                )
-            return table, columns, "line 2"
-    except PanelError:
-        raise
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError, ValueError) as error:
-        raise PanelError(
-            f"price file must be readable {suffix[1:]}; got {type(error).__name__} ({error}) at "
-            f"{path}. Check that it is not empty or damaged."
-        ) from error
-    raise PanelError(
-        f"price file must end in .csv, .csv.gz, .parquet or .pq; got {suffix or 'no suffix'} at "
-        f"{path}. Convert it, or read it yourself and pass the DataFrame."
-    )
-
-
-def _flat(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with date and instrument as columns."""
-    if table.columns.nlevels > 1:
-        raise PanelError(
-            f"price table must have one row of column names; got {table.columns.nlevels} levels. "
-            "Stack it into long form."
-        )
-    if table.index.nlevels == 1 and table.index.name is None:
-        return table
-    names = list(table.index.names)
-    if table.index.nlevels == 2 and None in names:
-        dated = [
-            pd.api.types.is_datetime64_any_dtype(table.index.get_level_values(level).dtype)
-            for level in (0, 1)
-        ]
-        if sum(dated) == 1:
-            names = [DATE if is_date else "instrument" for is_date in dated]
-    both = [name for name in names if name in table.columns]
-    if both:
-        raise PanelError(
-            f"index levels must not repeat columns; got both at {name_places(both)}. "
-            "Drop one of them."
-        )
-    return table.reset_index(names=names)
-
-
-def _columns(found: list[str], aliases: dict[str, str]) -> dict[str, str]:
-    """Return which column of the table plays which part."""
-    wanted = {"instrument" if part == ASSET else part: name for part, name in aliases.items()}
-    known = (DATE, "instrument", *FIELDS)
-    strange = [part for part in wanted if part not in known]
-    absent = [f"{part}={name!r}" for part, name in wanted.items() if name not in found]
-    if strange or absent:
-        raise PanelError(
-            f"aliases must map one of {known} to a column of the table; got "
-            f"{name_places([*strange, *absent])}. Columns found: {', '.join(map(str, found))}."
-        )
-    columns = {}
-    missing = []
-    for part in known:
-        if part in wanted:
-            matches = [name for name in found if name == wanted[part]]
-        else:
-            names = {DATE: DATE_ALIASES, "instrument": ASSET_ALIASES}.get(part, (part,))
-            free = [name for name in found if name not in wanted.values()]
-            matches = [name for name in free if str(name).strip().lower() in names]
-        if len(matches) > 1:
-            raise PanelError(
-                f"{part} must be one column; got several at {name_places(matches)}. "
-                f"Say which: {part}={matches[0]!r}."
-            )
-        if matches:
-            columns[ASSET if part == "instrument" else part] = matches[0]
-        elif part in (DATE, "instrument", "close"):
-            missing.append(part)
-    if missing:
-        raise PanelError(
-            f"price table must have the columns {', '.join(missing)}; got columns "
-            f"{', '.join(map(str, found)) or 'none'}. Name them, for example "
-            f"read_prices(source, {missing[0]}='your column')."
-        )
-    return columns
 
 
 def _rows(mask: np.ndarray, values: pd.Series, row_name: str) -> str:
@@ -269,7 +144,7 @@ def _numbers(column: pd.Series, name: str, row_name: str) -> np.ndarray:
     is_bool = pd.api.types.is_bool_dtype(column.dtype)
     if pd.api.types.is_numeric_dtype(column.dtype) and not is_bool:
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    blank = column.isna() | column.astype("object").isin(_MISSING_TEXTS)
+    blank = column.isna() | column.astype("object").isin(MISSING_TEXTS)
     numbers = pd.to_numeric(column.astype("object").where(~blank), errors="coerce")
     text = (numbers.isna() & ~blank).to_numpy() | is_bool
     if text.any():

@@ -64,9 +64,8 @@ def alpha158(
     Returns
     -------
     DataArray, shape (date, asset, feature), float32
-        Dimensionless. Attributes: ``features_unavailable`` (JSON object, name to reason), ``vwap``
-        (how it was obtained), ``compat``, ``timing``. NaN where a formula is undefined; +-inf only
-        where an input price is 0.
+        Dimensionless; NaN where undefined, +-inf only where an input price is 0. Attributes:
+        ``features_unavailable`` (JSON, name to reason), ``vwap`` (its source), ``compat``, timing.
 
     Raises
     ------
@@ -114,7 +113,7 @@ def lookback(name: str) -> int:
 
 def _fields(bars: xr.Dataset) -> tuple[dict[str, FloatArray], str]:
     """Return the known fields as float64 arrays (date, asset) and where vwap comes from."""
-    if set(bars.sizes) < {DATE, ASSET} or "close" not in bars:
+    if "close" not in bars or set(bars["close"].dims) != {DATE, ASSET}:
         raise PanelError(
             f"bars must have dims date and asset and a variable close; got dims "
             f"{tuple(bars.sizes)} and variables {sorted(map(str, bars.data_vars))}. "
@@ -183,6 +182,6 @@ def _compute(block: Block, names: Sequence[str], *, warm_only: bool) -> np.ndarr
         for place, name in enumerate(names):
             formula = FORMULAS[name]
             feature = formula.compute(block)
-            asked = 1
+            asked = formula.lookback if warm_only else 1
             values[:, :, place] = np.where(block.age >= asked, feature, np.nan)
     return values

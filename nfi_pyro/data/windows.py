@@ -98,9 +98,12 @@ class PanelWindows:
         self.dates = panel["date"].values
         self.assets = panel["asset"].values
         self.return_scale = return_scale
-        values = scaler.transform(panel["features"].values)
-        present = np.isfinite(values).all(axis=2)
-        np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        raw = panel["features"].values
+        values = scaler.transform(raw)
+        known = np.isfinite(values)
+        known &= np.isfinite(raw)  # clipping has made infinities finite
+        np.copyto(values, 0.0, where=~known)
+        present = known.all(axis=2)
         self.present = present
         entered = panel["tradable"].values & _all_of_last(present, lags)
         returns = panel["forward_return"].values.astype(np.float64) / return_scale

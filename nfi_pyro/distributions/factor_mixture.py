@@ -6,7 +6,12 @@ import numpy as np
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal, constraints
+from torch.distributions import (
+    Distribution,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    constraints,
+)
 
 from nfi_pyro.distributions.mixture import MixtureOfNormals, Shape
 from nfi_pyro.errors import ShapeError
@@ -85,7 +90,7 @@ class FactorMixture:
             return project(self.beta, loc), project(self.beta.square(), variance)
         batch = self.beta.shape[:-2]
         loc = factors.mean.reshape(*batch, -1)
-        if isinstance(factors, MultivariateNormal):
+        if isinstance(factors, MultivariateNormal | LowRankMultivariateNormal):
             covariance = factors.covariance_matrix.reshape(*batch, *loc.shape[-1:] * 2)
             return project(self.beta, loc), ((self.beta @ covariance) * self.beta).sum(-1)
         variance = factors.variance.reshape(*batch, -1)

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from nfi_pyro.nets.heads import DistributionHead
 
+CACHED_ROWS = 256  # rows (date, asset) per pass whose keys stay in a core's cache
+
 
 class GlobalAttention(nn.Module):
     r"""One global representation of the market per head (FactorVAE, Eq. 14-15).
@@ -15,17 +17,18 @@ class GlobalAttention(nn.Module):
     present (the paper leaves 0/0 open); an empty date has weight 0 everywhere.
 
     Values enter only through ``sum_i a_i e_i``, so no (date, asset, head, hidden) value tensor
-    exists; keys are needed for their norms alone and are made a chunk of assets at a time.
+    exists; keys are needed for their norms alone and are made a chunk at a time.
 
     Parameters
     ----------
     hidden_size, n_heads : int
         H and K (one head per factor).
-    asset_chunk : int
-        Assets per pass of the key norms.
+    asset_chunk : int, optional
+        Assets per pass of the key norms, for all dates. By default 256 rows (date, asset),
+        whose keys stay in cache. The result does not depend on it beyond rounding.
     """
 
-    def __init__(self, hidden_size: int, n_heads: int, *, asset_chunk: int = 128) -> None:
+    def __init__(self, hidden_size: int, n_heads: int, *, asset_chunk: int | None = None) -> None:
         super().__init__()
         bound = hidden_size**-0.5
         self.query = nn.Parameter(torch.randn(n_heads, hidden_size))
@@ -44,9 +47,7 @@ class GlobalAttention(nn.Module):
         hidden : Tensor, shape (date, asset, hidden)
         present : Tensor of bool, shape (date, asset)
         """
-        scores = torch.cat(
-            [self._cosine(chunk) for chunk in torch.split(hidden, self.asset_chunk, dim=1)], dim=1
-        )
+        scores = self._cosine(hidden)
         scores = torch.relu(scores) * present.unsqueeze(-1)
         total = scores.sum(1, keepdim=True)  # (date, 1, head)
         count = present.sum(1).clamp(min=1)[:, None, None]
@@ -54,17 +55,23 @@ class GlobalAttention(nn.Module):
         return torch.where(total > 0, scores / torch.where(total > 0, total, 1.0), uniform)
 
     def _cosine(self, hidden: Tensor) -> Tensor:
-        """Return cos(q, k_i) of one chunk of assets, shape (date, asset, head)."""
+        """Return cos(q, k_i), shape (date, asset, head)."""
         n_heads, size = self.query.shape
-        keys = self.key(hidden)  # (.., head * H)
-        by_head = keys.unflatten(-1, (n_heads, size))
-        norm = torch.linalg.vector_norm(by_head, dim=-1).clamp_min(1e-12)
         unit = self.query / torch.linalg.vector_norm(self.query, dim=-1, keepdim=True)
         # q.(W e + b) = e.(W'q) + q.b: a product with H x head instead of H x (head * H).
         weight = self.key.weight.view(n_heads, size, -1)
         projected = torch.einsum("khe,kh->ek", weight, unit)  # (H, head)
         offset = (self.key.bias.view(n_heads, size) * unit).sum(-1)
-        return (hidden @ projected + offset) / norm
+        return (hidden @ projected + offset) / self._key_norm(hidden).clamp_min(1e-12)
+
+    def _key_norm(self, hidden: Tensor) -> Tensor:
+        """Return |k_i|, shape (date, asset, head), a chunk of rows of all dates at a time."""
+        n_rows = self.asset_chunk * hidden.shape[0] if self.asset_chunk else CACHED_ROWS
+        norms = [
+            torch.linalg.vector_norm(self.key(rows).unflatten(-1, self.query.shape), dim=-1)
+            for rows in torch.split(hidden.flatten(0, 1), n_rows)
+        ]
+        return torch.cat(norms).unflatten(0, hidden.shape[:2])
 
     def forward(self, hidden: Tensor, present: Tensor) -> Tensor:
         """Return the market's representations, shape (date, head, hidden)."""

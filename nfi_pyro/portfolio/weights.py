@@ -22,15 +22,18 @@ def read_weights(path: str | Path) -> pd.Series:
     ------
     WeightsError
         If the file is missing or empty, a column is missing, a weight does not parse, or an
-        asset is named twice.
+        asset has no name or two weights.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        # Blank lines are read as rows, so that a row's place says its line, and dropped below.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise WeightsError(
             f"weights must be a readable CSV file; got {error} at {path}. Write a header "
             "`asset,weight` and one line per asset."
         ) from error
+    table = table.fillna("")
+    table = table[(table != "").any(axis=1)]
     columns = {str(name).strip().lower(): name for name in table.columns}
     asset = next((columns[name] for name in _ASSET_NAMES if name in columns), None)
     if asset is None or "weight" not in columns:
@@ -51,6 +54,12 @@ def read_weights(path: str | Path) -> pd.Series:
             f"weights must be finite numbers; got others at {name_places(bad)}. Correct {path}."
         )
     names = table[asset].str.strip()
+    if (names == "").any():
+        raise WeightsError(
+            "each weight must have an asset; got none at "
+            f"{name_places(f'line {row + 2}' for row in table.index[names == ''])} of {path}. Name "
+            "it, or delete the line."
+        )
     if names.duplicated().any():
         raise WeightsError(
             f"each asset must have one weight; got several for "

@@ -139,7 +139,8 @@ def _block_moments(law: FactorMixture, outcome: Outcome) -> dict[str, Tensor]:
 
 def _encoder_moments(model: Any, context: Any, outcome: Outcome) -> dict[str, Tensor]:
     """Return the guide's own loc and scale of z (date, factor), or nothing without a guide."""
-    trace = poutine.trace(model.guide).get_trace(context, outcome)
+    with torch.random.fork_rng(devices=[]):  # tracing draws z, which nobody asked for
+        trace = poutine.trace(model.guide).get_trace(context, outcome)
     if "z" not in trace.nodes:
         return {}
     factors = trace.nodes["z"]["fn"]

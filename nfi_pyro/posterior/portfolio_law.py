@@ -52,7 +52,7 @@ class PortfolioLaw:
         # The marginal components hold the factors; what is left is the asset's own part.
         specific_variance = np.square(arrays["scale"][kept]) - shared_variance[:, None]
         return cls(
-            date=np.datetime64(day["date"].values, "ns"),
+            date=np.datetime64(str(day["date"].values), "ns"),
             weights=weights[kept],
             weight=arrays["weight"][kept],
             specific_loc=arrays["loc"][kept] - shared_loc[:, None],

@@ -14,6 +14,7 @@ from nfi_pyro.distributions.mixture import MixtureOfNormals
 from nfi_pyro.errors import ShapeError, SpecError
 from nfi_pyro.posterior.covariance import LowRankCovariance
 from nfi_pyro.posterior.portfolio_law import PortfolioLaw, Weights, align_weights
+from nfi_pyro.svi.checkpoint import make_folder
 from nfi_pyro.svi.trained import read_dataset, write_dataset
 
 Date = str | np.datetime64 | pd.Timestamp
@@ -67,6 +68,14 @@ class ReturnForecast:
     def crps(self, value: xr.DataArray) -> xr.DataArray:
         """Return the continuous ranked probability score of `value` (date, asset), decimal."""
         return self._by_cell(lambda law, own: law.crps(own), value)
+
+    def value_at_risk(self, level: float) -> xr.DataArray:
+        """Return each asset's value at risk (date, asset), decimal; positive is a loss."""
+        return -self._quantile(1.0 - level)
+
+    def expected_shortfall(self, level: float) -> xr.DataArray:
+        """Return each asset's mean loss beyond its value at risk (date, asset), closed form."""
+        return self._by_cell(lambda law: law.expected_shortfall(level))
 
     def quantile(self, levels: Sequence[float] | float) -> xr.DataArray:
         """Return exact quantiles (quantile, date, asset), or (date, asset) for one level.
@@ -174,7 +183,7 @@ class ReturnForecast:
     def save(self, path: str | Path) -> Path:
         """Write the forecast as netCDF and return the path."""
         place = Path(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
         stored = self.data.assign(entered=self.data["entered"].astype("int8"))
         write_dataset(stored, place)
         return place
@@ -200,12 +209,12 @@ class ReturnForecast:
         kept = self.data["entered"].values
         arguments = []
         if value is not None:
-            aligned = value.reindex(date=self.data["date"], asset=self.data["asset"])
-            own = aligned.transpose("date", "asset").values.astype(np.float64)
-            if own.shape != kept.shape:
+            if set(value.dims) != {"date", "asset"}:
                 raise ShapeError(
                     f"values must have dims date and asset; got {value.dims}. Select one cell set."
                 )
+            aligned = value.reindex(date=self.data["date"], asset=self.data["asset"])
+            own = aligned.transpose("date", "asset").values.astype(np.float64)
             kept = kept & np.isfinite(own)
             arguments.append(torch.from_numpy(own[kept]))
         parts = [

@@ -45,7 +45,7 @@ from nfi_pyro.rendering.svg import inline_svg
 
 DIVERGING = LinearSegmentedColormap.from_list(
     "vermilion_blue", [VERMILION, "#f0b48a", "#f7f7f5", "#8fc1e0", BLUE], N=31
-).with_extremes(bad="#a3abb6")
+).with_extremes(bad="#bcc3cc")
 
 
 @contextmanager

@@ -353,9 +353,10 @@ def _limits(contents: ReportContents) -> Section:
         for label, text in items.items()
         if "surviv" in f"{label} {text}".lower()
     ]
+    told += [str(rule) for rule in contents.ledger["rule"] if "surviv" in str(rule).lower()]
     if told:
         survivors = (
-            f"Survivorship, as the data source states it: “{'; '.join(told)}”. Where the assets "
+            f"Survivorship, as the data state it: “{'; '.join(told)}”. Where the assets "
             "were chosen because they still exist, past returns and skill look better than they "
             "could have been."
         )

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,24 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder and its parents where missing, and return it.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} must be a folder that can be written; got {error.strerror or error}. Choose "
+            "another place."
+        ) from error
+    return folder
 
 
 def write_json(path: Path, value: object) -> None:
@@ -101,7 +120,13 @@ def load_state(path: Path) -> dict[str, Any]:
             f"a checkpoint must match its own digest; got {len(content)} bytes that do not at "
             f"{path}. It is truncated or was altered: delete it and fit again."
         )
-    return torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    try:
+        return torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(
+            f"a checkpoint must hold tensors and plain values only; got others at {path}. Nothing "
+            "in it was run: delete it and fit again."
+        ) from error
 
 
 def file_digest(path: Path) -> str:

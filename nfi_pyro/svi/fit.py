@@ -18,7 +18,7 @@ from nfi_pyro.data.storage import panel_hash
 from nfi_pyro.data.transforms import RobustZScore
 from nfi_pyro.data.windows import PanelWindows
 from nfi_pyro.errors import CheckpointError, PanelError, SpecError
-from nfi_pyro.svi.checkpoint import load_state, save_state
+from nfi_pyro.svi.checkpoint import load_state, make_folder, save_state
 from nfi_pyro.svi.config import SVIConfig
 from nfi_pyro.svi.loop import TrainingLoop
 from nfi_pyro.svi.trained import SVIFit
@@ -176,7 +176,7 @@ def _train(loop: TrainingLoop, place: Path | None, identity: dict[str, Any]) -> 
             while not loop.finished:
                 loop.run_epoch(bar)
                 if place is not None:
-                    place.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(place.parent)
                     save_state(place, {"identity": identity, "loop": loop.state()})
         except KeyboardInterrupt:
             loop.status = "interrupted"

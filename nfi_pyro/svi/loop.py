@@ -52,16 +52,11 @@ class TrainingLoop:
     curves: Curves = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Build optimiser, schedule and generator."""
+        """Build optimiser and generator."""
         self.block = min(self.config.block_size, self.train.stop - self.train.start)
         self.steps_per_epoch = math.ceil((self.train.stop - self.train.start) / self.block)
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.model, self.config.weight_decay), lr=self.config.learning_rate
-        )
-        total = self.config.n_epochs * self.steps_per_epoch
-        warm = int(self.config.warmup_share * total)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: _warm_cosine(step, warm, total)
         )
         self.generator = torch.Generator().manual_seed(self.seed)
         self.best_weights = _copy(self.model.state_dict())
@@ -100,6 +95,7 @@ class TrainingLoop:
 
     def _train_block(self, start: int, stop: int) -> tuple[ObjectiveTerms, float]:
         """Take one optimiser step on a block of dates, or skip it when it is not finite."""
+        self._set_learning_rate()
         batch = self.windows.batch(start, stop, span=self.train)
         outcome = self.windows.outcome(start, stop)
         self.optimizer.zero_grad(set_to_none=True)
@@ -119,9 +115,16 @@ class TrainingLoop:
             self.optimizer.step()
         else:
             self._count_non_finite(start, stop)
-        self.schedule.step()
         self.step += 1
         return terms, float(norm)
+
+    def _set_learning_rate(self) -> None:
+        """Set the rate of this step; a torch scheduler would warn when the first is skipped."""
+        total = self.config.n_epochs * self.steps_per_epoch
+        warm = int(self.config.warmup_share * total)
+        rate = self.config.learning_rate * _warm_cosine(self.step, warm, total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
     def _count_non_finite(self, start: int, stop: int) -> None:
         """Count a skipped step; raise once there are too many."""
@@ -144,7 +147,7 @@ class TrainingLoop:
         self.curves["log_likelihood"].append(float(terms.log_likelihood))
         self.curves["kl"].append(terms.kl.cpu().tolist())
         self.curves["gradient_norm"].append(norm)
-        self.curves["learning_rate"].append(self.schedule.get_last_lr()[0])
+        self.curves["learning_rate"].append(self.optimizer.param_groups[0]["lr"])
 
     def _record_epoch(self, quality: ForecastQuality) -> None:
         """Append one epoch, and keep the weights when its log score is the best so far."""
@@ -175,7 +178,6 @@ class TrainingLoop:
             "model": _copy(self.model.state_dict()),
             "best_weights": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
             "torch_generator": torch.get_rng_state(),
             "counters": {
@@ -191,7 +193,6 @@ class TrainingLoop:
         self.model.load_state_dict(state["model"])
         self.best_weights = state["best_weights"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_generator"])
         for name, value in state["counters"].items():

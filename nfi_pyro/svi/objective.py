@@ -75,7 +75,7 @@ def evaluate_objective(
     )
     n_dates = outcome.observed.shape[0]
     by_date = torch.zeros(n_dates, device=outcome.forward_return.device)
-    kl = by_date.new_zeros(0)
+    kl = by_date.new_zeros(n_dates, 0)
     guide_sites: dict[str, Any] = dict(guide_trace.nodes)
     model_sites: dict[str, Any] = dict(model_trace.nodes)
     factors = guide_sites["z"]["fn"] if "z" in guide_sites else None
@@ -85,7 +85,8 @@ def evaluate_objective(
         if site["is_observed"]:
             by_date = by_date + _log_likelihood(site, factors, objective)
         else:
-            kl = _kl_by_factor(name, guide_sites[name]["fn"], site["fn"])
+            own = _kl_by_factor(name, guide_sites[name]["fn"], site["fn"])
+            kl = torch.cat([kl, own], dim=1)
     counts = outcome.observed.sum(1)
     return _combine(by_date, kl, counts.to(by_date.dtype), objective, kl_weight)
 
@@ -129,9 +130,9 @@ def _kl_by_factor(name: str, guide: Distribution, prior: Distribution) -> Tensor
 def _combine(
     by_date: Tensor, kl: Tensor, counts: Tensor, objective: Objective, kl_weight: float
 ) -> ObjectiveTerms:
-    """Return loss and report from per-date sums; `kl` is (date, factor) or empty."""
+    """Return loss and report from per-date sums; `kl` is (date, factor), perhaps empty."""
     n_cells = counts.sum().clamp(min=1.0)
-    kl_by_date = kl.sum(-1) if kl.numel() else torch.zeros_like(by_date)
+    kl_by_date = kl.sum(-1)
     log_likelihood = by_date.sum() / n_cells
     if objective == "paper":
         # A date without an observed return has a likelihood of 0 and keeps its KL.
@@ -140,5 +141,5 @@ def _combine(
         loss = kl_weight * kl_by_date.sum() / n_cells - log_likelihood
     with torch.no_grad():
         elbo = log_likelihood.detach() - kl_by_date.detach().sum() / n_cells
-        factor_kl = kl.detach().mean(0) if kl.numel() else kl
+        factor_kl = kl.detach().mean(0)
     return ObjectiveTerms(loss, log_likelihood.detach(), factor_kl, elbo)

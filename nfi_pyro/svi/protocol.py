@@ -17,7 +17,10 @@ class VariationalModel(Protocol):
     """
 
     name: str
-    spec: BaseModel
+
+    @property
+    def spec(self) -> BaseModel:
+        """Hyper-parameters; read only here, so that a model may promise its own spec class."""
 
     def context(self, batch: PanelBatch) -> Any:
         """Run every network once; no outcome can enter."""

@@ -1,13 +1,16 @@
 """A finished fit: the trained model with everything that a forecast needs, and its files."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import xarray as xr
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
+from xarray.backends import H5NetCDFStore
 
 from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.splits import DateSplit
@@ -16,6 +19,7 @@ from nfi_pyro.errors import CheckpointError, RunError
 from nfi_pyro.svi.checkpoint import (
     MANIFEST,
     file_digest,
+    make_folder,
     read_json,
     verify_file,
     write_atomically,
@@ -71,8 +75,7 @@ class SVIFit:
         CheckpointError
             If a file cannot be written; files already there stay whole.
         """
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        target = make_folder(Path(folder))
         name, spec = self.model.name, self.model.spec
         write_json(target / "spec.json", {"model": name, "spec": spec.model_dump()})
         write_json(target / "config.json", self.config.model_dump())
@@ -89,7 +92,9 @@ class SVIFit:
             },
         )
         weights = {key: value.contiguous() for key, value in self.model.state_dict().items()}
-        write_atomically(target / "weights.safetensors", lambda place: save_file(weights, place))
+        # Files are made in memory first: neither library fails as an OSError on a full disk.
+        content = save(weights)
+        write_atomically(target / "weights.safetensors", lambda place: place.write_bytes(content))
         write_dataset(self.history, target / "history.nc")
         update_manifest(target, *_FILES)
         return target
@@ -141,16 +146,19 @@ class SVIFit:
 
 
 def write_dataset(dataset: xr.Dataset, path: Path) -> None:
-    """Write a dataset as netCDF, atomically."""
+    """Write a dataset as netCDF, atomically.
+
+    The bytes are made in memory: HDF5 ends the process when a disk fills up under an open file.
+    """
     encoding = {
         str(name): {"zlib": True, "complevel": 1}
         for name, variable in dataset.data_vars.items()
         if variable.dtype.kind == "f" and variable.ndim
     }
-    write_atomically(
-        path,
-        lambda place: dataset.to_netcdf(place, engine="h5netcdf", encoding=encoding),
-    )
+    content = io.BytesIO()
+    with h5netcdf.File(content, "w") as opened:
+        dataset.dump_to_store(H5NetCDFStore(opened), encoding=encoding)
+    write_atomically(path, lambda place: place.write_bytes(content.getbuffer()))
 
 
 def read_dataset(path: Path) -> xr.Dataset:

@@ -69,5 +69,7 @@ def test_bad_requests_are_refused(bars: xr.Dataset) -> None:
         forward_return(bars, horizon=1.5)  # type: ignore[arg-type]
     with pytest.raises(PanelError, match=r"must outnumber start_lag \+ horizon = 7; got 7"):
         forward_return(bars, horizon=6)
-    with pytest.raises(PanelError, match="must have a variable close"):
+    with pytest.raises(PanelError, match="must have dims date and asset and a variable close"):
         forward_return(bars.rename(close="open"))
+    with pytest.raises(PanelError, match=r"got dims \('time', 'asset'\)"):
+        forward_return(bars.rename(date="time"))

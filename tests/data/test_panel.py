@@ -118,9 +118,13 @@ def test_each_violation_is_named(panel: Panel, change, message: str) -> None:
         check_panel(change(panel))
 
 
-def test_a_date_that_is_none_is_named(panel: Panel) -> None:
+def test_a_date_that_is_none_or_repeated_is_named(panel: Panel) -> None:
     dates = panel.date.values.copy()
     dates[3] = np.datetime64("NaT")
+    with pytest.raises(
+        PanelError, match=r"strictly increasing; got 1 .* 2022-03-02 then 2022-03-02"
+    ):
+        check_panel(panel.isel(date=[0, 1, 1, 2]))
     with pytest.raises(PanelError, match="got NaT at position 3"):
         check_panel(panel.assign_coords(date=dates))
 
@@ -188,11 +192,13 @@ def test_medians_fill_undefined_features_when_asked(bars: xr.Dataset) -> None:
         bars[name].values[40, 1] = np.nan
         bars[name].values[:20, 4] = np.nan
     without = build_panel(bars, features=SHORT)
+    bars["volume"].values[50, 6] = 0.0  # an asset that does not trade has no say in the median
+    without["tradable"].values[50, 6] = False
     filled = build_panel(bars, features=SHORT, missing="median")
     roc = list(filled.feature.values).index("ROC10")
     known = without["tradable"].values[50]
     assert not known[1]
-    assert filled["tradable"].values[50].all()
+    np.testing.assert_array_equal(filled["tradable"].values[50], np.arange(ASSETS) != 6)
     assert filled["features"].values[50, 1, roc] == np.median(
         without["features"].values[50, known, roc]
     )
@@ -243,6 +249,8 @@ def test_bars_that_make_no_panel_are_refused(bars: xr.Dataset) -> None:
         build_panel(bars.isel(date=slice(0, 62)))
     with pytest.raises(PanelError, match="dims date and asset and a variable close"):
         build_panel(bars.drop_vars("close"))
+    with pytest.raises(PanelError, match=r"got dims \('date', 'stock'\) and variables"):
+        build_panel(bars.rename(asset="stock"))
     bars["volume"].values[:] = 0.0
     with pytest.raises(PanelError, match=r"must have a tradable cell(.|\n)*volume is 0 +679"):
         build_panel(bars, features=["KLEN"])

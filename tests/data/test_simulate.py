@@ -71,6 +71,7 @@ def test_nothing_is_missing_when_no_share_is_asked() -> None:
     assert bool(truth.mean.notnull().all())
 
 
+@pytest.mark.draws
 def test_same_seed_same_bits_and_global_generators_are_untouched() -> None:
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)

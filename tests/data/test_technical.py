@@ -308,6 +308,8 @@ def test_bad_requests_are_refused(bars: xr.Dataset) -> None:
         alpha158(bars, subset="KLEN")
     with pytest.raises(PanelError, match="bars must have dims date and asset"):
         alpha158(bars[["open"]])
+    with pytest.raises(PanelError, match=r"got dims \('time', 'asset'\) and variables"):
+        alpha158(bars.rename(date="time"))
 
 
 def test_embedded_prices_allow_the_close_features() -> None:

@@ -224,7 +224,7 @@ def test_smallest_inputs_do_not_crash(make_contents, sizes):
 
 
 def test_survivorship_is_told_in_the_words_of_the_source(page):
-    assert "Survivorship, as the data source states it: " in page
+    assert "Survivorship, as the data state it: " in page
     assert "source: simulated prices, survivors only: survivorship bias" in page
 
 

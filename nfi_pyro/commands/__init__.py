@@ -1,0 +1,28 @@
+"""The commands of `nfi` as Python functions of the same names."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nfi_pyro.commands.demonstration import demo
+    from nfi_pyro.commands.fitting import fit
+    from nfi_pyro.commands.predicting import forecast
+    from nfi_pyro.commands.preparing import panel
+    from nfi_pyro.commands.reporting import report
+
+_HOMES = {
+    "demo": "nfi_pyro.commands.demonstration",
+    "fit": "nfi_pyro.commands.fitting",
+    "forecast": "nfi_pyro.commands.predicting",
+    "panel": "nfi_pyro.commands.preparing",
+    "report": "nfi_pyro.commands.reporting",
+}
+
+__all__ = ["demo", "fit", "forecast", "panel", "report"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a command on first use, so that help answers at once."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,103 @@
+"""`nfi fit`: a spec and a panel in, a self-describing run directory out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from nfi_pyro.catalogue import find_model
+from nfi_pyro.commands.run_directory import FORECAST, POSTERIOR, RunDirectory
+from nfi_pyro.commands.settings import FitSettings, read_settings
+from nfi_pyro.data.panel import Panel
+from nfi_pyro.data.storage import panel_hash, read_panel
+from nfi_pyro.errors import PanelError
+from nfi_pyro.posterior.arviz_bridge import to_inference_data
+from nfi_pyro.posterior.draws import sample_posterior
+from nfi_pyro.posterior.forecasting import forecast as forecast_returns
+from nfi_pyro.svi.checkpoint import write_atomically
+from nfi_pyro.svi.fit import fit_svi
+from nfi_pyro.svi.trained import SVIFit
+
+POSTERIOR_DRAWS = 200
+
+
+def fit(
+    spec: str | Path | FitSettings,
+    panel: str | Path,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> SVIFit:
+    """Return the fit of a spec to a panel, and leave everything about it in the folder `out`.
+
+    Parameters
+    ----------
+    spec : path, str or FitSettings
+        A spec file, a model's name for its defaults, or settings.
+    panel : path
+        The zarr folder that `panel` wrote.
+    out : path
+        Run directory: fit, history, posterior and forecasts of every date with a full window.
+    seed : int
+        Of weights, block order and posterior draws.
+    resume : bool
+        Go on from the checkpoint in `out`, to the same bits as without interruption. A finished
+        run is returned as it is.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    SpecError, PanelError, SplitError, RunError, CheckpointError, NonFiniteLossError
+        Each names the place and the fix; a checkpoint written before stays readable.
+    """
+    settings = spec if isinstance(spec, FitSettings) else read_settings(spec)
+    data = read_panel(panel)
+    settings = settings.for_features(data.sizes["feature"])
+    run = RunDirectory(Path(out))
+    run.claim(resume=resume)
+    if resume and run.is_complete and not run.checkpoint.exists():
+        return _finished(run, data)
+    model = find_model(settings.model).model_class()(settings.spec)
+    label = data["forward_return"].attrs
+    trained = fit_svi(
+        model,
+        data,
+        split=settings.split.resolve(data["date"].values, dict(label)),
+        config=settings.svi.model_copy(update={"progress": progress}),
+        seed=seed,
+        checkpoint=run.checkpoint,
+        resume=resume and run.checkpoint.exists(),
+    )
+    trained = replace(trained, config=settings.svi)
+    trained.save(run.path)
+    run.write_run(Path(panel))
+    write_posterior(run, trained, data, seed=seed)
+    if trained.status != "interrupted":
+        run.checkpoint.unlink(missing_ok=True)
+    return trained
+
+
+def write_posterior(run: RunDirectory, trained: SVIFit, data: Panel, *, seed: int) -> None:
+    """Write the posterior and the forecasts of every date with a full window into a run."""
+    laws = forecast_returns(trained, data)
+    laws.data.attrs["panel_hash"] = panel_hash(data)
+    laws.save(run.path / FORECAST)
+    draws = sample_posterior(trained, data, draws=POSTERIOR_DRAWS, seed=seed)
+    container = to_inference_data(trained, draws, laws)
+    write_atomically(
+        run.path / POSTERIOR,
+        lambda place: container.to_netcdf(str(place), engine="h5netcdf"),
+    )
+    run.record(FORECAST, POSTERIOR)
+
+
+def _finished(run: RunDirectory, data: Panel) -> SVIFit:
+    """Return a finished run, if it is of this panel."""
+    trained = run.load_fit()
+    if trained.provenance["panel_hash"] != panel_hash(data):
+        raise PanelError(
+            f"a finished run must belong to the panel it resumes with; got another panel for "
+            f"{run.path}. Choose another --out."
+        )
+    return trained

@@ -1,0 +1,74 @@
+"""`nfi forecast`: a run in, next-return distributions of every asset out."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from nfi_pyro.commands.run_directory import FORECAST, RunDirectory
+from nfi_pyro.data.panel import Panel
+from nfi_pyro.data.storage import panel_hash, read_panel
+from nfi_pyro.errors import NfiError, RunError
+from nfi_pyro.posterior.forecasting import forecast as forecast_returns
+from nfi_pyro.posterior.return_forecast import ReturnForecast
+
+TABLE_QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
+
+
+def forecast(
+    run: str | Path, *, panel: str | Path | None = None, out: str | Path | None = None
+) -> ReturnForecast:
+    """Return the forecasts of a run for every date of a panel, and keep them in the run.
+
+    Parameters
+    ----------
+    run : path
+        Run directory.
+    panel : path, optional
+        A panel with the run's features, for example with newer dates. Default: the run's own.
+    out : path, optional
+        CSV table of the last date: mean, standard deviation and quantiles by asset.
+
+    Raises
+    ------
+    RunError, CheckpointError, PanelError
+        Each names the place and the fix.
+    """
+    folder = RunDirectory(Path(run))
+    trained = folder.load_fit()
+    data = open_panel(folder, panel)
+    laws = forecast_returns(trained, data)
+    laws.data.attrs["panel_hash"] = panel_hash(data)
+    laws.save(folder.path / FORECAST)
+    folder.record(FORECAST)
+    if panel is not None:
+        folder.write_run(Path(panel))
+    if out is not None:
+        last_date_table(laws).to_csv(out)
+    return laws
+
+
+def open_panel(folder: RunDirectory, panel: str | Path | None) -> Panel:
+    """Return the panel given, or the one the run was made from."""
+    if panel is not None:
+        return read_panel(panel)
+    place = folder.panel_path()
+    try:
+        return read_panel(place)
+    except NfiError as error:
+        raise RunError(
+            f"the run's panel must be where it was; got {error} Pass --panel with its new place."
+        ) from error
+
+
+def last_date_table(laws: ReturnForecast) -> pd.DataFrame:
+    """Return mean, standard deviation and quantiles by asset on the last date, decimal."""
+    day = ReturnForecast(laws.data.isel(date=[-1]))
+    table = pd.DataFrame(
+        {
+            "mean": day.mean.values[0],
+            "standard_deviation": day.standard_deviation.values[0],
+            **{f"quantile_{q:g}": day.quantile(q).values[0] for q in TABLE_QUANTILES},
+        },
+        index=pd.Index(day.data["asset"].values, name="asset"),
+    )
+    return table.dropna().sort_values("mean", ascending=False)

@@ -1,0 +1,174 @@
+"""`nfi report`: a run in, one offline HTML page out."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from nfi_pyro.commands.evaluation import Evaluation, evaluate
+from nfi_pyro.commands.predicting import open_panel
+from nfi_pyro.commands.run_directory import POSTERIOR, RunDirectory, describe_provenance
+from nfi_pyro.data.labels import describe_label
+from nfi_pyro.data.panel import Panel
+from nfi_pyro.data.quality import DropLedger
+from nfi_pyro.data.splits import DateSpan
+from nfi_pyro.data.storage import panel_hash
+from nfi_pyro.errors import RunError, SpecError
+from nfi_pyro.portfolio.risk import equal_weights, portfolio_risk
+from nfi_pyro.portfolio.weights import read_weights
+from nfi_pyro.posterior.arviz_bridge import read_inference_data
+from nfi_pyro.posterior.return_forecast import ReturnForecast
+from nfi_pyro.rendering.contents import ReportContents
+from nfi_pyro.rendering.html import render_report
+from nfi_pyro.svi.checkpoint import write_atomically
+from nfi_pyro.svi.trained import SVIFit
+
+LEVELS = (0.95, 0.99)
+
+
+def report(
+    run: str | Path,
+    out: str | Path,
+    *,
+    weights: str | Path | None = None,
+    span: str | None = None,
+    panel: str | Path | None = None,
+    title: str | None = None,
+) -> Path:
+    """Write the risk report of a run as one HTML file that needs nothing else, and return it.
+
+    Parameters
+    ----------
+    run : path
+        Run directory.
+    out : path
+        The HTML file.
+    weights : path, optional
+        CSV of asset and weight; the equal-weight book by default.
+    span : {"test", "validation"}, optional
+        Which dates the evaluation is of; the test span where the split has one. Whoever chooses
+        models by looking at the test span has no test span any more.
+    panel : path, optional
+        Where the run's panel is now.
+    title : str, optional
+
+    Raises
+    ------
+    RunError, CheckpointError, PanelError, WeightsError, SpecError
+        Each names the place and the fix.
+    """
+    contents = collect(run, weights=weights, span=span, panel=panel, title=title)
+    place = Path(out)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    page = render_report(contents)
+    write_atomically(place, lambda path: path.write_text(page, encoding="utf-8"))
+    return place
+
+
+def collect(
+    run: str | Path,
+    *,
+    weights: str | Path | None = None,
+    span: str | None = None,
+    panel: str | Path | None = None,
+    title: str | None = None,
+) -> ReportContents:
+    """Return everything that the report shows; arguments as in `report`."""
+    folder = RunDirectory(Path(run))
+    fit = folder.load_fit()
+    laws = folder.load_forecast()
+    data = open_panel(folder, panel)
+    if laws.data.attrs["panel_hash"] != panel_hash(data):
+        raise RunError(
+            f"the run's forecasts must be of the panel that is reported on; got another panel for "
+            f"{folder.path}. Run `nfi forecast {folder.path} --panel PANEL` first."
+        )
+    name, dates = _evaluation_span(fit, span)
+    result = evaluate(fit, laws, data, dates)
+    moments = read_inference_data(folder.verified(POSTERIOR)).constant_data
+    book = equal_weights(laws) if weights is None else read_weights(weights)
+    return ReportContents(
+        title=title or f"Risk report: {fit.provenance['model']} on {data.attrs['source']}",
+        provenance=describe_provenance(fit),
+        ledger=DropLedger.from_json(str(data.attrs["ledger"])).to_frame(),
+        coverage=_universe(data, laws),
+        history=fit.history,
+        evaluation_span=_describe_span(name, dates, result),
+        information_coefficient=result.information_coefficient,
+        calibration=result.calibration,
+        scores=result.scores,
+        factors=moments[["prior_loc", "prior_scale", "posterior_loc", "posterior_scale"]],
+        exposures=laws.on()["beta"].dropna("asset").reset_coords(drop=True),
+        risks=asset_risks(laws),
+        portfolio=portfolio_risk(laws, book, levels=LEVELS),
+        portfolio_name="equal weight" if weights is None else Path(weights).name,
+        label=describe_label(data["forward_return"].attrs),
+    )
+
+
+def asset_risks(laws: ReturnForecast) -> pd.DataFrame:
+    """Return the predictive risk of each asset on the last date, largest deviation first.
+
+    Columns mean, standard_deviation, specific_share (of variance), value_at_risk and
+    expected_shortfall at 95 and 99 percent; decimal returns, losses positive.
+    """
+    day = laws.on()
+    kept = np.flatnonzero(day["entered"].values)
+    last = ReturnForecast(laws.data.isel(date=[-1], asset=kept))
+    table = pd.DataFrame(
+        {
+            "mean": last.mean.values[0],
+            "standard_deviation": last.standard_deviation.values[0],
+            "specific_share": day["specific_variance"].values[kept] / last.variance.values[0],
+            **{
+                f"value_at_risk_{level:.0%}"[:-1]: last.value_at_risk(level).values[0]
+                for level in LEVELS
+            },
+            **{
+                f"expected_shortfall_{level:.0%}"[:-1]: last.expected_shortfall(level).values[0]
+                for level in LEVELS
+            },
+        },
+        index=pd.Index(day["asset"].values[kept], name="asset"),
+    )
+    return table.sort_values("standard_deviation", ascending=False)
+
+
+def _evaluation_span(fit: SVIFit, span: str | None) -> tuple[str, DateSpan]:
+    """Return the name and dates of the span to evaluate."""
+    spans = {"test": fit.split.test, "validation": fit.split.validation}
+    name = span or ("test" if fit.split.test is not None else "validation")
+    if name not in spans:
+        raise SpecError(f"span must be test or validation; got {name!r}. Use one of them.")
+    dates = spans[name]
+    if dates is None:
+        raise SpecError(
+            "a test span must be in the run's split to be evaluated; got none. Use "
+            "--span validation, or fit with a test span."
+        )
+    return name, dates
+
+
+def _describe_span(name: str, dates: DateSpan, result: Evaluation) -> str:
+    """Return which dates were evaluated and what training knew of them."""
+    seen = {
+        "test": "not used in training or early stopping",
+        "validation": "not trained on, but used to stop training: slightly optimistic",
+    }[name]
+    n_dates = result.information_coefficient.n_dates
+    return f"{name} dates {dates.first} to {dates.last} ({n_dates} with a Rank IC), {seen}"
+
+
+def _universe(data: Panel, laws: ReturnForecast) -> xr.Dataset:
+    """Return the number of assets listed, tradable and entered by date."""
+    tradable = data["tradable"]
+    listed = data["close"].notnull() if "close" in data else tradable
+    entered = laws.data["entered"].reindex_like(tradable, fill_value=False)
+    return xr.Dataset(
+        {
+            "listed": listed.sum("asset"),
+            "tradable": tradable.sum("asset"),
+            "entered": entered.sum("asset"),
+        }
+    )

@@ -1,0 +1,118 @@
+"""A run directory: which file holds what, and how each is read back after a check."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nfi_pyro.errors import RunError
+from nfi_pyro.posterior.return_forecast import ReturnForecast
+from nfi_pyro.svi.checkpoint import MANIFEST, read_json, verify_file, write_json
+from nfi_pyro.svi.trained import SVIFit, read_manifest, update_manifest
+
+CHECKPOINT = "checkpoint.bin"
+POSTERIOR = "posterior.nc"
+FORECAST = "forecast.nc"
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run.
+
+    ``spec.json``, ``config.json``, ``fit.json`` (split, scales, provenance),
+    ``weights.safetensors`` and ``history.nc`` are the fit; ``posterior.nc`` is its
+    InferenceData, ``forecast.nc`` its forecasts, ``run.json`` where the panel lies,
+    ``manifest.json`` the digest of each, ``checkpoint.bin`` the state of an unfinished fit.
+    """
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """State of an unfinished fit."""
+        return self.path / CHECKPOINT
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a fit was saved here."""
+        return (self.path / MANIFEST).is_file()
+
+    def load_fit(self) -> SVIFit:
+        """Return the fit."""
+        return SVIFit.load(self.path)
+
+    def load_forecast(self) -> ReturnForecast:
+        """Return the forecasts."""
+        return ReturnForecast.load(self.verified(FORECAST))
+
+    def panel_path(self) -> Path:
+        """Return where the panel lay when the run was made."""
+        return Path(str(read_json(self.verified(RUN))["panel"]))
+
+    def verified(self, name: str) -> Path:
+        """Return the path of a file of the run after checking its digest."""
+        return verify_file(self.path, name, read_manifest(self.path))
+
+    def write_run(self, panel: Path) -> None:
+        """Record where the panel lies."""
+        write_json(self.path / RUN, {"panel": str(panel.resolve())})
+        self.record(RUN)
+
+    def record(self, *names: str) -> None:
+        """Add files to the manifest."""
+        update_manifest(self.path, *names)
+
+    def claim(self, *, resume: bool) -> None:
+        """Make the folder, and refuse to overwrite what another fit left there.
+
+        Raises
+        ------
+        RunError
+            If the folder holds a run and `resume` is false, or nothing to resume and it is true.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if resume or not (self.is_complete or self.checkpoint.exists()):
+            return
+        state = "a finished run" if self.is_complete else "an unfinished fit"
+        raise RunError(
+            f"a new run must have a folder of its own; got {state} at {self.path}. Choose another "
+            "--out, pass --resume to go on, or delete the folder."
+        )
+
+
+def describe_provenance(fit: SVIFit) -> dict[str, dict[str, str]]:
+    """Return what was fitted on what, by section, as text."""
+    p: dict[str, Any] = fit.provenance
+    split = {name: p["split"][name] for name in ("train", "validation", "test")}
+    spans = {name: f"{span['first']} to {span['last']}" for name, span in split.items() if span}
+    spec = {key: str(value) for key, value in p["spec"].items()}
+    training = {key: str(value) for key, value in p["config"].items()}
+    training |= {
+        "status": fit.status,
+        "best epoch": str(int(fit.history.attrs["best_epoch"]) + 1),
+        "epochs run": str(fit.history.sizes["epoch"]),
+        "skipped non-finite steps": str(p["n_skipped_steps"]),
+        "wall time": f"{p['wall_seconds']:.1f} s",
+    }
+    return {
+        "Data": {
+            "source": p["source"],
+            "dates": f"{p['first_date']} to {p['last_date']} ({p['n_dates']:,} trading days)",
+            "assets": f"{p['n_assets']:,}",
+            "tradable asset-dates": f"{p['n_tradable_cells']:,}",
+            "of these with a full window": f"{p['n_entered_cells']:,}",
+            "panel hash (sha256)": p["panel_hash"][:16],
+        },
+        "Dates": {
+            **spans,
+            "purged before a boundary": f"{p['split']['n_purged']} dates",
+            "training standard deviation of returns": f"{fit.return_scale:.4%}",
+        },
+        "Model": {"name": p["model"], **spec, "parameters": f"{p['n_parameters']:,}"},
+        "Training": training,
+        "Versions": {
+            **p["versions"],
+            "seed": str(fit.seed),
+            "device": f"{p['device']}, {p['threads']} threads",
+        },
+    }

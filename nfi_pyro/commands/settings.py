@@ -1,0 +1,126 @@
+"""What a spec file says: the model, how it is trained, and on which dates."""
+
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nfi_pyro.catalogue import MODELS, find_model
+from nfi_pyro.data.splits import DateSplit, Span, split_dates
+from nfi_pyro.errors import MAX_PLACES, SpecError
+from nfi_pyro.svi.config import SVIConfig
+
+
+class SplitSettings(BaseModel):
+    """First and last signal date of each span, ISO days; all absent means 70/15/15 percent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: Span | None = None
+    validation: Span | None = None
+    test: Span | None = None
+
+    def resolve(self, dates: np.ndarray, label: dict[str, Any]) -> DateSplit:
+        """Return the purged split of a panel's dates."""
+        return split_dates(
+            dates,
+            train=self.train,
+            validation=self.validation,
+            test=self.test,
+            start_lag=int(label["start_lag"]),
+            horizon=int(label["horizon"]),
+        )
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Model name, its spec, training configuration and split of one fit."""
+
+    model: str
+    spec: BaseModel
+    svi: SVIConfig
+    split: SplitSettings
+
+    def for_features(self, n_features: int) -> "FitSettings":
+        """Return the settings with the panel's number of features where none is given."""
+        if getattr(self.spec, "n_features", n_features) is not None:
+            return self
+        return replace(self, spec=self.spec.model_copy(update={"n_features": n_features}))
+
+
+_SECTIONS = ("model", "spec", "svi", "split")
+
+
+def read_settings(spec: str | Path) -> FitSettings:
+    """Return the settings of a TOML file, or the defaults of a model named `spec`.
+
+    Parameters
+    ----------
+    spec : str or path
+        ``factor_vae``, or a file with ``model = "factor_vae"`` and the tables ``[spec]``,
+        ``[svi]`` and ``[split]``, each of which may be left out.
+
+    Raises
+    ------
+    SpecError
+        If the file is missing or does not parse, or a key is unknown or out of range.
+    """
+    if str(spec) in MODELS:
+        return make_settings({"model": str(spec)}, where=f"the defaults of {spec}")
+    path = Path(spec)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"a spec must be a TOML file or one of {', '.join(sorted(MODELS))}; got {spec} "
+            f"({error.strerror if isinstance(error, OSError) else error}). Check the path."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path} must be valid TOML; got {error}. Correct that line.") from error
+    return make_settings(content, where=str(path))
+
+
+def make_settings(content: dict[str, Any], *, where: str) -> FitSettings:
+    """Return checked settings from plain values; `where` names their origin in errors."""
+    unknown = sorted(set(content) - set(_SECTIONS))
+    if unknown:
+        raise SpecError(
+            f"a spec's sections must be among {', '.join(_SECTIONS)}; got {', '.join(unknown)} in "
+            f"{where}. Hyper-parameters go below [spec], training below [svi]."
+        )
+    if "model" not in content:
+        raise SpecError(
+            f'a spec must name its model; got none in {where}. Write model = "factor_vae".'
+        )
+    entry = find_model(str(content["model"]))
+    return FitSettings(
+        model=str(content["model"]),
+        spec=_validated(entry.spec_class(), content, "spec", where),
+        svi=_validated(SVIConfig, content, "svi", where),
+        split=_validated(SplitSettings, content, "split", where),
+    )
+
+
+def _validated(kind: type[Any], content: dict[str, Any], section: str, where: str) -> Any:
+    """Return one section as its class, with pydantic's findings in our words."""
+    try:
+        return kind.model_validate(content.get(section, {}))
+    except ValidationError as error:
+        found = [_finding(section, item) for item in error.errors()]
+        more = f" and {len(found) - MAX_PLACES} more" if len(found) > MAX_PLACES else ""
+        known = ", ".join(kind.model_fields)
+        raise SpecError(
+            f"{'; '.join(found[:MAX_PLACES])}{more}, in {where}. Known keys: {known}."
+        ) from error
+
+
+def _finding(section: str, item: Any) -> str:
+    """Return one pydantic finding as ``<what> must <rule>; got <value>``."""
+    key = ".".join([section, *(str(part) for part in item["loc"])])
+    if item["type"] == "extra_forbidden":
+        return f"{key} must be a known key; got an unknown one"
+    rule = item["msg"].removeprefix("Input should be ")
+    return f"{key} must be {rule}; got {item['input']!r}"
