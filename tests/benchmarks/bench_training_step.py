@@ -4,10 +4,12 @@ Run ``pytest tests/benchmarks -q -s -o python_files='bench_*.py' -o pythonpath=.
 ``pytest`` does not collect this file. One thread, contenders in turn, median ratio of the rounds.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from nfi_pyro.factor_vae import FactorVAE
 from tests.benchmarks.contenders import (
@@ -125,6 +127,27 @@ def test_the_contenders_do_the_same() -> None:
     other.load_state_dict(recurrent)
     window = problem.features[:LAGS]
     torch.testing.assert_close(other(window, 1), model.extractor(window, 1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_products_are_those_of_the_step(size: int) -> None:
+    step = package_step(make_problem(size))
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        step()
+    done = sum(_multiplications(event.name, event.input_shapes) for event in profiler.events())
+    listed = [*extractor_products(size), *predictor_products(size), *head_products(size)]
+    assert done == sum(product.multiplications for product in listed)
+
+
+def _multiplications(name: str, shapes: list[list[int]]) -> int:
+    """Return the scalar multiplications of one operation, 0 if it is no matrix product."""
+    if name in ("aten::mm", "aten::bmm"):
+        left, right = shapes[:2]
+    elif name in ("aten::addmm", "aten::addmm_", "aten::baddbmm"):
+        left, right = shapes[1:3]
+    else:
+        return 0
+    return math.prod(left) * right[-1]
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -20,6 +20,11 @@ class Product:
     out: Tensor
     count: int
 
+    @property
+    def multiplications(self) -> int:
+        """Scalar multiplications of all runs."""
+        return self.left.numel() * self.right.shape[-1] * self.count
+
     def run(self) -> None:
         """Multiply."""
         for _ in range(self.count):
@@ -42,7 +47,7 @@ def extractor_products(n_assets: int) -> list[Product]:
         columns, rows, count = (BLOCK + LAGS - 1) * size, BLOCK * size, sizes.count(size)
         features = torch.randn(columns, FEATURES)
         projection = _both(torch.randn(SPEC.projection_size, FEATURES), features.t(), count)
-        projection.pop(1)  # features need no gradient
+        projection.pop(2)  # features need no gradient
         gates = _both(
             torch.randn(3 * _H, SPEC.projection_size), torch.randn_like(projection[0].out), count
         )
@@ -92,7 +97,13 @@ def head_products(n_assets: int) -> list[Product]:
 
 def _linear(rows: int, in_size: int, out_size: int, count: int = 1) -> list[Product]:
     """Return a linear layer's product and the two of its backward pass."""
-    return _both(torch.randn(rows, in_size), torch.randn(out_size, in_size).t(), count)
+    features, weight = torch.randn(rows, in_size), torch.randn(out_size, in_size)
+    grad = torch.randn(rows, out_size)
+    return [
+        _product(features, weight.t(), count),
+        _product(grad, weight, count),
+        _product(grad.t(), features, count),
+    ]
 
 
 def _both(left: Tensor, right: Tensor, count: int = 1) -> list[Product]:
