@@ -86,11 +86,11 @@ def fit(
     history = trained.history
     lines = [f"status    {trained.status} after {history.sizes['epoch']} epochs"]
     best = int(history.attrs["best_epoch"])
-    if best >= 0:
-        score = float(history["validation_log_score"][best])
-        rank_ic = float(history["validation_rank_ic"][best])
+    if best:
+        score = float(history["validation_log_score"].sel(epoch=best))
+        rank_ic = float(history["validation_rank_ic"].sel(epoch=best))
         lines.append(
-            f"best      epoch {best + 1}: validation log score {score:.4f} nats per cell, "
+            f"best      epoch {best}: validation log score {score:.4f} nats per cell, "
             f"Rank IC {rank_ic:+.4f}"
         )
     typer.echo("\n".join([*lines, f"run       {out}"]))

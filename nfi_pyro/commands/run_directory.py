@@ -89,7 +89,7 @@ def describe_provenance(fit: SVIFit) -> dict[str, dict[str, str]]:
     training = {key: str(value) for key, value in p["config"].items()}
     training |= {
         "status": fit.status,
-        "best epoch": str(int(fit.history.attrs["best_epoch"]) + 1),
+        "best epoch": str(int(fit.history.attrs["best_epoch"])),
         "epochs run": str(fit.history.sizes["epoch"]),
         "skipped non-finite steps": str(p["n_skipped_steps"]),
         "wall time": f"{p['wall_seconds']:.1f} s",

@@ -148,7 +148,7 @@ def validation_curves(history: xr.Dataset) -> Markup:
         for axis, (name, label, colour) in zip(axes, panels, strict=True):
             values = history[name].values.astype(float)
             axis.plot(epochs, values, color=colour, marker="o" if len(epochs) <= 60 else "", ms=3)
-            if best is not None and len(epochs):
+            if best and len(epochs):
                 axis.axvline(best, color=INK, linewidth=0.9, linestyle="--",
                              label=f"best epoch ({best})")  # fmt: skip
             axis.set_ylabel(label)

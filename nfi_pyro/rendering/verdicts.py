@@ -149,7 +149,7 @@ def training_verdict(history: xr.Dataset) -> str:
         )
     epochs = axis_values(history["validation_log_score"], EPOCH)
     best = history.attrs.get("best_epoch")
-    if best is not None and len(epochs):
+    if best and len(epochs):
         parts.append(f"The best of {len(epochs)} epochs is epoch {best}.")
         if best == epochs[-1] and len(epochs) > 1:
             parts.append("It is the last one, so longer training might score better.")

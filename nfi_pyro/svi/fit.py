@@ -250,12 +250,12 @@ def _history(loop: TrainingLoop, config: SVIConfig) -> xr.Dataset:
     return xr.Dataset(
         variables,
         coords={
-            "step": np.arange(n_steps),
-            "epoch": np.arange(n_epochs),
+            "step": np.arange(1, n_steps + 1),
+            "epoch": np.arange(1, n_epochs + 1),
             "factor": [f"z{k}" for k in range(n_factors)],
         },
         attrs={
-            "best_epoch": loop.best_epoch,
+            "best_epoch": loop.best_epoch + 1,  # 0 before the first epoch has ended
             "objective": config.objective,
             "n_non_finite": loop.n_non_finite,
             "status": loop.status,

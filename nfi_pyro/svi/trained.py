@@ -50,7 +50,8 @@ class SVIFit:
     label : dict
         `start_lag`, `horizon` (trading days) and `unit` of the return.
     history : Dataset
-        Training curves over (step,), (step, factor) and (epoch,).
+        Training curves over (step,), (step, factor) and (epoch,), counted from 1; attr
+        `best_epoch` is the epoch whose weights were kept, 0 when none had ended.
     provenance : dict
         Versions, panel hash, spans, counts, wall time; JSON values.
     status : {"finished", "early stopped", "interrupted"}

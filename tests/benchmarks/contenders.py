@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import torch
@@ -116,6 +117,28 @@ class MaterialisedGRU(nn.Module):
         windows = features.transpose(0, 1).contiguous()
         projected = nn.functional.leaky_relu(self.projection(windows), SPEC.negative_slope)
         return self.gru(projected)[1]
+
+
+class Given(nn.Module):
+    """A network whose output is given."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *_: Any) -> Any:
+        """Return the given output."""
+        return self.output
+
+
+def heads_step(problem: Problem) -> Step:
+    """Return the package's step without extractor and factor predictor: what they say is given."""
+    model = FactorVAE(SPEC)
+    hidden = torch.randn(*problem.tradable.shape, SPEC.hidden_size, requires_grad=True)
+    prior = torch.zeros(2, BLOCK, SPEC.n_factors)
+    model.extractor = Given(hidden)  # type: ignore[assignment]
+    model.predictor = Given((prior[0], prior[1].exp()))  # type: ignore[assignment]
+    return _step(model, lambda: package_loss(model, problem.batch, problem.outcome))
 
 
 def one_date_step(problem: Problem) -> Step:

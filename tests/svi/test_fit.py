@@ -161,7 +161,7 @@ def test_early_stopping_keeps_the_weights_of_the_best_epoch(
     patient = config.model_copy(update={"n_epochs": 9, "patience": 3})
     fit = fit_svi(model, panel, config=patient, seed=3)
     assert fit.status == "early stopped"
-    assert fit.history.attrs["best_epoch"] == 1
+    assert fit.history.attrs["best_epoch"] == 2
     assert fit.history["validation_log_score"].values.tolist() == watch.scores
     assert same_weights(fit.model.state_dict(), watch.seen[1])
     assert not same_weights(fit.model.state_dict(), watch.seen[4])
@@ -176,7 +176,7 @@ def test_the_validation_score_is_that_of_the_returned_weights(
     quality = evaluate_forecasts(fit.model, windows, span, config.block_size)
     scores = fit.history["validation_log_score"].values
     assert quality.log_score == pytest.approx(scores.max(), abs=1e-12)
-    assert fit.history.attrs["best_epoch"] == scores.argmax()
+    assert fit.history.attrs["best_epoch"] == scores.argmax() + 1
 
 
 def test_an_interrupt_returns_the_best_state_so_far(
