@@ -32,7 +32,7 @@ test-slow: $(STAMP) ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m slow tests
 
 bench: $(STAMP) ## speed as ratios, one table
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks -q -s
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks -q -s -o python_files='bench_*.py' -o pythonpath=.
 
 format: $(STAMP) ## let ruff write
 	$(BIN)/ruff check --fix .
