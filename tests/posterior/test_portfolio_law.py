@@ -133,6 +133,15 @@ def test_risk_of_the_default_number_of_draws_is_within_four_errors(
         assert found == pytest.approx(es, abs=4 * error)
 
 
+def test_monte_carlo_measures_are_the_quantile_and_the_mean_beyond_it(law: PortfolioLaw) -> None:
+    losses = np.sort(-law.draw(1_000, np.random.default_rng(3)))
+    threshold = losses[949] + 0.05 * (losses[950] - losses[949])  # position .95 * 999 = 949.05
+    found = law.value_at_risk(0.95, draws=1_000, seed=3)[0]
+    assert found == pytest.approx(threshold, rel=1e-12)
+    found = law.expected_shortfall(0.95, draws=1_000, seed=3)[0]
+    assert found == pytest.approx(losses[950:].mean(), rel=1e-12)
+
+
 def test_a_seed_gives_the_same_risk(law: PortfolioLaw) -> None:
     one, two, other = (law.value_at_risk(0.95, draws=500, seed=seed) for seed in (1, 1, 2))
     assert one == two
