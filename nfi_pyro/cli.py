@@ -93,6 +93,8 @@ def fit(
             f"best      epoch {best}: validation log score {score:.4f} nats per cell, "
             f"Rank IC {rank_ic:+.4f}"
         )
+    if trained.status == "interrupted":
+        lines.append("next      the same command with --resume goes on")
     typer.echo("\n".join([*lines, f"run       {out}"]))
 
 

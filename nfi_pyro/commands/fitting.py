@@ -7,12 +7,12 @@ from nfi_pyro.catalogue import find_model
 from nfi_pyro.commands.run_directory import FORECAST, POSTERIOR, RunDirectory
 from nfi_pyro.commands.settings import FitSettings, read_settings
 from nfi_pyro.data.panel import Panel
+from nfi_pyro.data.splits import DateSplit
 from nfi_pyro.data.storage import panel_hash, read_panel
-from nfi_pyro.errors import PanelError
-from nfi_pyro.posterior.arviz_bridge import to_inference_data
+from nfi_pyro.errors import NfiError, RunError
+from nfi_pyro.posterior.arviz_bridge import to_inference_data, write_inference_data
 from nfi_pyro.posterior.draws import sample_posterior
 from nfi_pyro.posterior.forecasting import forecast as forecast_returns
-from nfi_pyro.svi.checkpoint import write_atomically
 from nfi_pyro.svi.fit import fit_svi
 from nfi_pyro.svi.trained import SVIFit
 
@@ -56,19 +56,24 @@ def fit(
     settings = settings.for_features(data.sizes["feature"])
     run = RunDirectory(Path(out))
     run.claim(resume=resume)
-    if resume and run.is_complete and not run.checkpoint.exists():
-        return _finished(run, data)
-    model = find_model(settings.model).model_class()(settings.spec)
-    label = data["forward_return"].attrs
-    trained = fit_svi(
-        model,
-        data,
-        split=settings.split.resolve(data["date"].values, dict(label)),
-        config=settings.svi.model_copy(update={"progress": progress}),
-        seed=seed,
-        checkpoint=run.checkpoint,
-        resume=resume and run.checkpoint.exists(),
-    )
+    try:
+        split = settings.split.resolve(data["date"].values, dict(data["forward_return"].attrs))
+        if resume and run.is_complete and not run.checkpoint.exists():
+            done = _finished(run, data, settings, split, seed)
+            if done.status != "interrupted":  # in its first epoch: there is nothing to go on from
+                return done
+        trained = fit_svi(
+            find_model(settings.model).model_class()(settings.spec),
+            data,
+            split=split,
+            config=settings.svi.model_copy(update={"progress": progress}),
+            seed=seed,
+            checkpoint=run.checkpoint,
+            resume=resume and run.checkpoint.exists(),
+        )
+    except NfiError:
+        run.release()
+        raise
     trained = replace(trained, config=settings.svi)
     trained.save(run.path)
     run.write_run(Path(panel))
@@ -85,19 +90,28 @@ def write_posterior(run: RunDirectory, trained: SVIFit, data: Panel, *, seed: in
     laws.save(run.path / FORECAST)
     draws = sample_posterior(trained, data, draws=POSTERIOR_DRAWS, seed=seed)
     container = to_inference_data(trained, draws, laws)
-    write_atomically(
-        run.path / POSTERIOR,
-        lambda place: container.to_netcdf(str(place), engine="h5netcdf"),
-    )
+    write_inference_data(container, run.path / POSTERIOR)
     run.record(FORECAST, POSTERIOR)
 
 
-def _finished(run: RunDirectory, data: Panel) -> SVIFit:
-    """Return a finished run, if it is of this panel."""
+def _finished(
+    run: RunDirectory, data: Panel, settings: FitSettings, split: DateSplit, seed: int
+) -> SVIFit:
+    """Return a finished run, if it is of this panel, spec, split and seed."""
     trained = run.load_fit()
-    if trained.provenance["panel_hash"] != panel_hash(data):
-        raise PanelError(
-            f"a finished run must belong to the panel it resumes with; got another panel for "
-            f"{run.path}. Choose another --out."
+    same = {
+        "panel": trained.provenance["panel_hash"] == panel_hash(data),
+        "model": trained.model.name == settings.model,
+        "spec": trained.model.spec == settings.spec,
+        "config": trained.config.model_dump(exclude={"progress"})
+        == settings.svi.model_dump(exclude={"progress"}),
+        "split": trained.split == split,
+        "seed": trained.seed == seed,
+    }
+    if not all(same.values()):
+        other = ", ".join(name for name, equal in same.items() if not equal)
+        raise RunError(
+            f"a finished run must belong to the fit that resumes; got another {other} for "
+            f"{run.path}. Resume with the original settings and panel, or choose another --out."
         )
     return trained

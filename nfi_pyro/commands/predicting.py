@@ -8,8 +8,10 @@ from nfi_pyro.commands.run_directory import FORECAST, RunDirectory
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.storage import panel_hash, read_panel
 from nfi_pyro.errors import NfiError, RunError
+from nfi_pyro.posterior.blocks import require_label
 from nfi_pyro.posterior.forecasting import forecast as forecast_returns
 from nfi_pyro.posterior.return_forecast import ReturnForecast
+from nfi_pyro.svi.checkpoint import make_folder, write_atomically
 
 TABLE_QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
 
@@ -36,6 +38,7 @@ def forecast(
     folder = RunDirectory(Path(run))
     trained = folder.load_fit()
     data = open_panel(folder, panel)
+    require_label(trained, data)
     laws = forecast_returns(trained, data)
     laws.data.attrs["panel_hash"] = panel_hash(data)
     laws.save(folder.path / FORECAST)
@@ -43,7 +46,9 @@ def forecast(
     if panel is not None:
         folder.write_run(Path(panel))
     if out is not None:
-        last_date_table(laws).to_csv(out)
+        place = Path(out)
+        make_folder(place.parent)
+        write_atomically(place, last_date_table(laws).to_csv)
     return laws
 
 

@@ -21,7 +21,7 @@ from nfi_pyro.posterior.arviz_bridge import read_inference_data
 from nfi_pyro.posterior.return_forecast import ReturnForecast
 from nfi_pyro.rendering.contents import ReportContents
 from nfi_pyro.rendering.html import render_report
-from nfi_pyro.svi.checkpoint import write_atomically
+from nfi_pyro.svi.checkpoint import make_folder, write_atomically
 from nfi_pyro.svi.trained import SVIFit
 
 LEVELS = (0.95, 0.99)
@@ -60,7 +60,7 @@ def report(
     """
     contents = collect(run, weights=weights, span=span, panel=panel, title=title)
     place = Path(out)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     page = render_report(contents)
     write_atomically(place, lambda path: path.write_text(page, encoding="utf-8"))
     return place

@@ -1,12 +1,13 @@
 """A run directory: which file holds what, and how each is read back after a check."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nfi_pyro.errors import RunError
 from nfi_pyro.posterior.return_forecast import ReturnForecast
-from nfi_pyro.svi.checkpoint import MANIFEST, read_json, verify_file, write_json
+from nfi_pyro.svi.checkpoint import MANIFEST, make_folder, read_json, verify_file, write_json
 from nfi_pyro.svi.trained import SVIFit, read_manifest, update_manifest
 
 CHECKPOINT = "checkpoint.bin"
@@ -47,7 +48,12 @@ class RunDirectory:
 
     def panel_path(self) -> Path:
         """Return where the panel lay when the run was made."""
-        return Path(str(read_json(self.verified(RUN))["panel"]))
+        found = read_json(self.verified(RUN))
+        if not isinstance(found, dict) or "panel" not in found:
+            raise RunError(
+                f"{self.path / RUN} must say where the panel lies; got {found!r}. Pass --panel."
+            )
+        return Path(str(found["panel"]))
 
     def verified(self, name: str) -> Path:
         """Return the path of a file of the run after checking its digest."""
@@ -63,21 +69,35 @@ class RunDirectory:
         update_manifest(self.path, *names)
 
     def claim(self, *, resume: bool) -> None:
-        """Make the folder, and refuse to overwrite what another fit left there.
+        """Make the folder, and refuse to overwrite what something else left there.
+
+        Resuming what has not begun begins it: a fit may have ended before its first epoch.
 
         Raises
         ------
         RunError
-            If the folder holds a run and `resume` is false, or nothing to resume and it is true.
+            If the folder holds a run and `resume` is false, or holds something else.
+        CheckpointError
+            If the folder cannot be made.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        if resume or not (self.is_complete or self.checkpoint.exists()):
+        if self.is_complete or self.checkpoint.exists():
+            if resume:
+                return
+            state = "a finished run" if self.is_complete else "an unfinished fit"
+            fix = "Choose another --out, pass --resume to go on, or delete the folder."
+        elif any(self.path.glob("[!.]*")):
+            state, fix = "other files", "Choose another --out."
+        else:
+            make_folder(self.path)
             return
-        state = "a finished run" if self.is_complete else "an unfinished fit"
         raise RunError(
-            f"a new run must have a folder of its own; got {state} at {self.path}. Choose another "
-            "--out, pass --resume to go on, or delete the folder."
+            f"a new run must have a folder of its own; got {state} at {self.path}. {fix}"
         )
+
+    def release(self) -> None:
+        """Remove the folder again if nothing was written into it."""
+        with suppress(OSError):
+            self.path.rmdir()
 
 
 def describe_provenance(fit: SVIFit) -> dict[str, dict[str, str]]:

@@ -2,11 +2,12 @@
 
 import tomllib
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from nfi_pyro.catalogue import MODELS, find_model
 from nfi_pyro.data.splits import DateSplit, Span, split_dates
@@ -22,6 +23,14 @@ class SplitSettings(BaseModel):
     train: Span | None = None
     validation: Span | None = None
     test: Span | None = None
+
+    @field_validator("train", "validation", "test", mode="before")
+    @classmethod
+    def _as_days(cls, span: Any) -> Any:
+        """Take TOML's own dates as well as texts."""
+        if isinstance(span, list):
+            return [str(day) if isinstance(day, date) else day for day in span]
+        return span
 
     def resolve(self, dates: np.ndarray, label: dict[str, Any]) -> DateSplit:
         """Return the purged split of a panel's dates."""
@@ -122,5 +131,7 @@ def _finding(section: str, item: Any) -> str:
     key = ".".join([section, *(str(part) for part in item["loc"])])
     if item["type"] == "extra_forbidden":
         return f"{key} must be a known key; got an unknown one"
+    if item["type"] in ("too_long", "missing") and section == "split":
+        return f"{key} must be a first and a last day; got {item['input']!r}"
     rule = item["msg"].removeprefix("Input should be ")
     return f"{key} must be {rule}; got {item['input']!r}"

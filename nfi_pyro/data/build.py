@@ -180,6 +180,13 @@ def _priced_assets(bars: xr.Dataset) -> tuple[xr.Dataset, DropLedger]:
                 f"bars must have at least 2 {dim}s with prices; got {bars.sizes[dim]}. "
                 "A cross-section over time is priced: give more."
             )
+    close = bars["close"].to_numpy()
+    low, high = np.nanmin(close), np.nanmax(close)
+    if low < np.finfo(np.float32).tiny or high > np.finfo(np.float32).max:
+        raise PanelError(
+            f"closes must lie within single precision (1.2e-38 to 3.4e38); got {low:g} to "
+            f"{high:g}. Use another unit of money."
+        )
     return bars, ledger
 
 

@@ -60,15 +60,18 @@ def load_table(
 
 
 def _load_file(path: Path, aliases: dict[str, str]) -> tuple[pd.DataFrame, dict[str, str], str]:
-    if not path.exists():
-        raise PanelError(f"price file must exist; got nothing at {path}. Check the path.")
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise PanelError(f"price file must exist; got {found} at {path}. Check the path.")
     suffix = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
     try:
         if suffix in (".parquet", ".pq"):
             table = _flat(pd.read_parquet(path))
             return table, _columns(list(table.columns), aliases), "row 0"
         if suffix in (".csv", ".csv.gz"):
-            columns = _columns(list(pd.read_csv(path, nrows=0).columns), aliases)
+            # Read as a row: pandas renames the second of two columns of one name in a head.
+            head = pd.read_csv(path, nrows=1, header=None, dtype=str, keep_default_na=False)
+            columns = _columns(head.iloc[0].tolist(), aliases)
             texts = {columns[DATE]: str, columns[ASSET]: str}
             marks = {column: MISSING_TEXTS for column in columns.values() if column not in texts}
             table = pd.read_csv(
@@ -88,8 +91,8 @@ def _load_file(path: Path, aliases: dict[str, str]) -> tuple[pd.DataFrame, dict[
         raise
     except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError, ValueError) as error:
         raise PanelError(
-            f"price file must be readable {suffix[1:]}; got {type(error).__name__} ({error}) at "
-            f"{path}. Check that it is not empty or damaged."
+            f"price file must be readable {suffix[1:]}; got {type(error).__name__} ("
+            f"{' '.join(str(error).split())}) at {path}. Check that it is not empty or damaged."
         ) from error
     raise PanelError(
         f"price file must end in .csv, .csv.gz, .parquet or .pq; got {suffix or 'no suffix'} at "
@@ -155,7 +158,7 @@ def _columns(found: list[str], aliases: dict[str, str]) -> dict[str, str]:
     if missing:
         raise PanelError(
             f"price table must have the columns {', '.join(missing)}; got columns "
-            f"{', '.join(map(str, found)) or 'none'}. Name them, for example "
-            f"read_prices(source, {missing[0]}='your column')."
+            f"{', '.join(map(str, found)) or 'none'}. Rename them, or in Python "
+            f"say read_prices(source, {missing[0]}='your column')."
         )
     return columns

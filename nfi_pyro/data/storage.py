@@ -42,7 +42,7 @@ def write_panel(panel: Panel, path: str | Path) -> Path:
     Raises
     ------
     PanelError
-        When the panel breaks a rule, or `path` exists and is no zarr directory.
+        When the panel breaks a rule, or `path` cannot be written or is no zarr directory.
     """
     target = Path(path)
     check_panel(panel)
@@ -51,7 +51,6 @@ def write_panel(panel: Panel, path: str | Path) -> Path:
             f"path of a panel must be free or hold a panel; got another thing at {target}. "
             "Choose another path."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex[:8]
     fresh = target.with_name(f".{target.name}.{token}.new")
     old = target.with_name(f".{target.name}.{token}.old")
@@ -65,10 +64,16 @@ def write_panel(panel: Panel, path: str | Path) -> Path:
     stored.attrs[_DIGEST] = _digest(stored, tuple(map(str, stored.data_vars)))
     encoding = {name: {"chunks": _chunks(stored[name])} for name in stored.data_vars}
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         stored.to_zarr(fresh, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
         if target.exists():
             target.rename(old)
         fresh.rename(target)
+    except OSError as error:
+        raise PanelError(
+            f"path of a panel must be writable; got {error.strerror or error} at {target}. What "
+            "was there before is untouched: free some space, or choose another path."
+        ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         if old.exists() and not target.exists():
@@ -87,9 +92,7 @@ def read_panel(path: str | Path) -> Panel:
     """
     source = Path(path)
     if not source.exists():
-        raise PanelError(
-            f"panel must exist; got nothing at {source}. Build one: nfi_pyro.data.write_panel."
-        )
+        raise PanelError(f"panel must exist; got nothing at {source}. Build one: `nfi panel`.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ZarrUserWarning)  # a stray file; the hash judges
@@ -98,7 +101,7 @@ def read_panel(path: str | Path) -> Panel:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise PanelError(
             f"panel must be a readable zarr directory; got {type(error).__name__} ({error}) at "
-            f"{source}. Write it again with write_panel."
+            f"{source}. Point to what `nfi panel --out` wrote, or write it again."
         ) from error
     dataset = _plain_text(dataset).drop_encoding()
     written = dataset.attrs.pop(_DIGEST, None)

@@ -159,7 +159,8 @@ def _select(
         unknown = sorted(wanted - set(ALPHA158))
         if unknown or not wanted:
             raise SpecError(
-                f"subset must hold names of Alpha158; got {name_places(unknown)}. See "
+                f"subset must hold names of Alpha158; got "
+                f"{name_places(unknown or ['none'])}. See "
                 "nfi_pyro.data.technical.ALPHA158."
             )
         impossible = [

@@ -96,7 +96,7 @@ class MixtureOfNormals(TorchDistribution):
         """Return the quantile at probability `value` in (0, 1), batch shape, to 1e-8 of a scale.
 
         One component is closed form; several use Newton steps kept inside a bracket that starts
-        at the smallest and the largest component quantile.
+        at the smallest and the largest component quantile, and halve it where Newton stalls.
         """
         value = torch.as_tensor(value, dtype=self.loc.dtype, device=self.loc.device)
         if bool(((value <= 0) | (value >= 1)).any()):
@@ -111,17 +111,19 @@ class MixtureOfNormals(TorchDistribution):
         x = 0.5 * (low + high)
         eps = torch.finfo(x.dtype).eps
         narrowest = self.scale.amin(-1)
+        before_last = last = high - low
+        done = torch.zeros_like(x, dtype=torch.bool)
         for _ in range(_MAX_ITERATIONS):
             error = self.cdf(x) - value
             low, high = torch.where(error < 0, x, low), torch.where(error < 0, high, x)
             newton = x - error / self.log_prob(x).exp()
-            # The bounds count: at the root x is one of them, and must stay there while others move.
-            inside = (newton >= low) & (newton <= high)
-            moved = torch.where(inside, newton, 0.5 * (low + high))
-            # Three floors: of the cdf, of a step in the narrowest component, and of x itself.
-            done = (error.abs() <= 8.0 * eps * value) | (
-                (moved - x).abs() <= eps * torch.maximum(1e3 * narrowest, 2.0 * x.abs())
-            )
+            # A step that has not halved in two may be one of a cycle between the bounds.
+            good = (newton >= low) & (newton <= high) & (2.0 * (newton - x).abs() <= before_last)
+            done = done | (error.abs() <= 2.0 * eps * value)
+            moved = torch.where(done, x, torch.where(good, newton, 0.5 * (low + high)))
+            before_last, last = last, (moved - x).abs()
+            # What is found stays: further steps would be rounding noise.
+            done = done | (last <= eps * torch.maximum(1e3 * narrowest, 2.0 * x.abs()))
             x = moved
             if bool(done.all()):
                 break

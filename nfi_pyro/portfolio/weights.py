@@ -29,9 +29,14 @@ def read_weights(path: str | Path) -> pd.Series:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise WeightsError(
-            f"weights must be a readable CSV file; got {error} at {path}. Write a header "
-            "`asset,weight` and one line per asset."
+            f"weights must be a readable CSV file; got {' '.join(str(error).split())} at "
+            f"{path}. Write a header `asset,weight` and one line per asset."
         ) from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise WeightsError(
+            f"weights must have as many fields in a line as in the header; got more at {path}. "
+            "Quote names that hold commas."
+        )
     table = table.fillna("")
     table = table[(table != "").any(axis=1)]
     columns = {str(name).strip().lower(): name for name in table.columns}

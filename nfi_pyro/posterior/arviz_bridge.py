@@ -8,9 +8,10 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
+from nfi_pyro.errors import CheckpointError
 from nfi_pyro.posterior.draws import Posterior
 from nfi_pyro.posterior.return_forecast import ReturnForecast
-from nfi_pyro.svi.trained import SVIFit
+from nfi_pyro.svi.trained import SVIFit, write_groups
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -50,11 +51,40 @@ def to_inference_data(
     return _to_datatree(groups)
 
 
-def read_inference_data(path: str | Path) -> Any:
-    """Return the InferenceData or DataTree that was written as netCDF at `path`."""
+def write_inference_data(container: Any, path: str | Path) -> None:
+    """Write an InferenceData or DataTree as netCDF, atomically.
+
+    Raises
+    ------
+    CheckpointError
+        If the place cannot be written; its own ``to_netcdf`` ends the process on a full disk.
+    """
     if hasattr(az, "InferenceData"):
-        return az.from_netcdf(str(path), engine="h5netcdf")
-    return xr.open_datatree(path, engine="h5netcdf")
+        groups = {"/": xr.Dataset(attrs=container.attrs)}
+        groups |= {name: container[name] for name in container.groups()}
+    else:
+        groups = {"/": container.to_dataset()}
+        groups |= {name: node.to_dataset() for name, node in container.children.items()}
+    write_groups(groups, Path(path))
+
+
+def read_inference_data(path: str | Path) -> Any:
+    """Return the InferenceData or DataTree that was written as netCDF at `path`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or is no netCDF.
+    """
+    try:
+        if hasattr(az, "InferenceData"):
+            return az.from_netcdf(str(path), engine="h5netcdf")
+        return xr.open_datatree(path, engine="h5netcdf")
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} must be readable netCDF; got {error}. The file is missing, truncated or was "
+            "altered: restore it, or fit again."
+        ) from error
 
 
 def _to_inference_data(groups: dict[str, xr.Dataset]) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.windows import Outcome, PanelWindows
-from nfi_pyro.errors import SplitError
+from nfi_pyro.errors import PanelError, SplitError
 from nfi_pyro.svi.trained import SVIFit
 
 DateRange = tuple[str | None, str | None]
@@ -40,6 +40,24 @@ class PanelPass:
             for start, stop in self.windows.blocks(self.span, fit.config.block_size):
                 batch = self.windows.batch(start, stop)
                 yield fit.model.context(batch), self.windows.outcome(start, stop)
+
+
+def require_label(fit: SVIFit, panel: Panel) -> None:
+    """Refuse outcomes of another kind than those the fit was trained on.
+
+    Raises
+    ------
+    PanelError
+        If start_lag, horizon or unit of the panel's `forward_return` are not the fit's.
+    """
+    found = panel["forward_return"].attrs
+    other = [f"{key} {found.get(key)}" for key in fit.label if found.get(key) != fit.label[key]]
+    if other:
+        wanted = ", ".join(f"{key} {value}" for key, value in fit.label.items())
+        raise PanelError(
+            f"the panel's label must be the fit's ({wanted}); got {', '.join(other)}. Build the "
+            "panel with the run's start_lag and horizon."
+        )
 
 
 def open_pass(fit: SVIFit, panel: Panel, dates: DateRange | None) -> PanelPass:

@@ -14,7 +14,8 @@ from nfi_pyro.data.windows import Outcome
 from nfi_pyro.distributions.factor_mixture import FactorMixture
 from nfi_pyro.distributions.factor_posterior import gaussian_factor_posterior
 from nfi_pyro.errors import SpecError
-from nfi_pyro.posterior.blocks import DateRange, open_pass
+from nfi_pyro.posterior.blocks import DateRange, open_pass, require_label
+from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit
 
 
@@ -78,7 +79,10 @@ def sample_posterior(
     ------
     SpecError
         If the model's specific part is a mixture: its posterior is not Gaussian.
+    PanelError
+        If the panel's label has another timing or unit than the fit's.
     """
+    require_label(fit, panel)
     visit = open_pass(fit, panel, dates)
     unit = fit.return_scale
     parts: dict[str, list[Tensor]] = {}
@@ -88,7 +92,7 @@ def sample_posterior(
         for name, value in arrays.items():
             parts.setdefault(name, []).append(value)
     stacked = {name: torch.cat(values) for name, values in parts.items()}
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_seed(seed))
     tril = stacked.pop("posterior_tril").numpy()
     shape = (draws, *stacked["prior_loc"].shape)
     noise = generator.standard_normal(shape)

@@ -54,6 +54,8 @@ def _drawing(height: float) -> Iterator[Figure]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         # Labels are drawn by the reader's browser; only their width is estimated here.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # A year on four ticks: the interval that it then falls back to is the one wanted.
+        warnings.filterwarnings("ignore", message="AutoDateLocator was unable to pick")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield Figure(figsize=(WIDTH, height), layout="constrained")

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises
     ------
     CheckpointError
-        If the disk is full or the place is not writable; what was at `path` stays as it was.
+        If the disk is full or the place is not writable, or is a device or a pipe; what was at
+        `path` stays as it was.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CheckpointError(
+            f"{path} must be free or a regular file; got a device or a pipe, which would be "
+            "replaced. Choose another place."
+        )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(temporary)
@@ -44,7 +51,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             "untouched: free some space, or choose another place, and resume."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or a read-only place that was named above
+            temporary.unlink()
 
 
 def make_folder(folder: Path) -> Path:

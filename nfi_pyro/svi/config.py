@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nfi_pyro.errors import SpecError
+
 Objective = Literal["elbo", "marginal", "paper"]
 
 
@@ -57,3 +59,16 @@ class SVIConfig(BaseModel):
     max_non_finite: int = Field(default=5, ge=0)
     device: str = "auto"
     progress: bool = True
+
+
+def check_seed(seed: int) -> int:
+    """Return `seed`, if both torch and numpy take it.
+
+    Raises
+    ------
+    SpecError
+        If it is not in [0, 2**64).
+    """
+    if not 0 <= seed < 2**64:
+        raise SpecError(f"seed must be in [0, 2**64); got {seed}. Choose another.")
+    return seed

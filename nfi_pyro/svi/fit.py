@@ -1,6 +1,7 @@
 """Fit a variational model to a panel: scales from training dates, loop, best state, provenance."""
 
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from nfi_pyro.data.transforms import RobustZScore
 from nfi_pyro.data.windows import PanelWindows
 from nfi_pyro.errors import CheckpointError, PanelError, SpecError
 from nfi_pyro.svi.checkpoint import load_state, make_folder, save_state
-from nfi_pyro.svi.config import SVIConfig
+from nfi_pyro.svi.config import SVIConfig, check_seed
 from nfi_pyro.svi.loop import TrainingLoop
 from nfi_pyro.svi.trained import SVIFit
 
@@ -66,6 +67,8 @@ def fit_svi(
     ------
     PanelError, SplitError
         If the panel cannot be trained on: other features than the spec, no observed return.
+    SpecError
+        If the seed is out of range or the device is not there.
     NonFiniteLossError
         After ``config.max_non_finite`` skipped steps; names steps and dates.
     CheckpointError
@@ -73,6 +76,7 @@ def fit_svi(
     """
     began = time.perf_counter()
     config = config or SVIConfig()
+    check_seed(seed)
     panel = check_panel(panel)
     label = {key: _plain(panel["forward_return"].attrs[key]) for key in _LABEL_KEYS}
     split = split or split_dates(
@@ -160,21 +164,28 @@ def _prepare(
 
 def _device(name: str) -> torch.device:
     """Return the device that `name` means on this machine."""
+    cuda = torch.cuda.device_count()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise SpecError(f"device must be auto, cpu or cuda; got {name!r}. Use auto.") from error
+        return torch.device("cuda" if cuda else "cpu")
+    known = ["cpu", "cuda", *(f"cuda:{k}" for k in range(cuda))] if cuda else ["cpu"]
+    if name not in known:
+        raise SpecError(
+            f"device must be auto or one of this machine's ({', '.join(known)}); got {name!r}. "
+            "Use auto."
+        )
+    return torch.device(name)
 
 
 def _train(loop: TrainingLoop, place: Path | None, identity: dict[str, Any]) -> None:
     """Run epochs until done; on Ctrl-C keep the best state reached."""
     total = loop.config.n_epochs * loop.steps_per_epoch
-    with tqdm(total=total, initial=loop.step, disable=not loop.config.progress, unit="step") as bar:
+    live = loop.config.progress and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    with tqdm(total=total, initial=loop.step, disable=not live, unit="step") as bar:
         try:
             while not loop.finished:
                 loop.run_epoch(bar)
+                if loop.config.progress and not live:  # a file: a bar would be one endless line
+                    print(loop.describe_epoch(), file=sys.stderr, flush=True)
                 if place is not None:
                     make_folder(place.parent)
                     save_state(place, {"identity": identity, "loop": loop.state()})

@@ -133,7 +133,7 @@ class TrainingLoop:
         self.bad_dates.append(f"step {self.step}: {days[0]} to {days[-1]}")
         if self.n_non_finite > self.config.max_non_finite:
             finite = [value for value in self.curves["elbo"] if math.isfinite(value)]
-            last = f"{finite[-1]:.4f}" if finite else "none"
+            last = f"{finite[-1]:.6g}" if finite else "none"
             raise NonFiniteLossError(
                 f"the loss and its gradient must be finite; got {self.n_non_finite} steps that "
                 f"were not, at {name_places(self.bad_dates, 6)}; the last finite ELBO per cell "
@@ -171,6 +171,15 @@ class TrainingLoop:
             parts.append(f"val {self.curves['validation_log_score'][-1]:.4f}")
             parts.append(f"ic {self.curves['validation_rank_ic'][-1]:+.3f}")
         return ", ".join(parts)
+
+    def describe_epoch(self) -> str:
+        """Return the last epoch's number and scores on one line."""
+        curves = self.curves
+        return (
+            f"epoch {self.epoch} of {self.config.n_epochs}: elbo {curves['elbo'][-1]:.4f}, "
+            f"val {curves['validation_log_score'][-1]:.4f}, "
+            f"ic {curves['validation_rank_ic'][-1]:+.3f}, best epoch {self.best_epoch + 1}"
+        )
 
     def state(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as tensors and plain values."""

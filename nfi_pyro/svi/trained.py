@@ -1,6 +1,7 @@
 """A finished fit: the trained model with everything that a forecast needs, and its files."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from xarray.backends import H5NetCDFStore
 from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.splits import DateSplit
 from nfi_pyro.data.transforms import RobustZScore
-from nfi_pyro.errors import CheckpointError, RunError
+from nfi_pyro.errors import CheckpointError, RunError, SpecError
 from nfi_pyro.svi.checkpoint import (
     MANIFEST,
     file_digest,
@@ -28,6 +29,7 @@ from nfi_pyro.svi.checkpoint import (
 from nfi_pyro.svi.config import SVIConfig
 
 FORMAT = 1
+_PLAIN = ("seed", "return_scale", "label", "provenance", "status")
 _FILES = ("spec.json", "config.json", "fit.json", "weights.safetensors", "history.nc")
 
 
@@ -114,58 +116,75 @@ class SVIFit:
         target = Path(folder)
         digests = read_manifest(target)
         places = {name: verify_file(target, name, digests) for name in _FILES}
-        stored = read_json(places["spec.json"])
+        stored, fit = read_json(places["spec.json"]), read_json(places["fit.json"])
         try:
             entry = find_model(stored["model"])
-            spec = entry.spec_class().model_validate(stored["spec"])
-            config = SVIConfig.model_validate(read_json(places["config.json"]))
-        except (ValidationError, KeyError) as error:
+            model = entry.model_class()(entry.spec_class().model_validate(stored["spec"]))
+            values: dict[str, Any] = {
+                "config": SVIConfig.model_validate(read_json(places["config.json"])),
+                "split": DateSplit.from_dict(fit["split"]),
+                "scaler": RobustZScore.from_dict(fit["scaler"]),
+                **{name: fit[name] for name in _PLAIN},
+            }
+        except (SpecError, ValidationError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
-                f"the spec and config of a run must be those of this version; got {error} at "
-                f"{target}. Fit again with this version."
+                f"the spec, config and fit of a run must be those of this version; got "
+                f"{_one_line(error)} at {target}. Fit again with this version."
             ) from error
-        model = entry.model_class()(spec)
         try:
             model.load_state_dict(load_file(places["weights.safetensors"]))
         except (SafetensorError, RuntimeError) as error:
             raise CheckpointError(
-                f"the weights must fit the spec; got {error} at {target}. Fit again."
+                f"the weights must fit the spec; got {_one_line(error)} at {target}. Fit again."
             ) from error
-        fit = read_json(places["fit.json"])
-        return cls(
-            model=model.eval(),
-            config=config,
-            seed=fit["seed"],
-            split=DateSplit.from_dict(fit["split"]),
-            scaler=RobustZScore.from_dict(fit["scaler"]),
-            return_scale=fit["return_scale"],
-            label=fit["label"],
-            history=read_dataset(places["history.nc"]),
-            provenance=fit["provenance"],
-            status=fit["status"],
-        )
+        return cls(model=model.eval(), history=read_dataset(places["history.nc"]), **values)
+
+
+def _one_line(error: Exception, limit: int = 200) -> str:
+    """Return kind and message of an error on one line, cut to `limit` characters."""
+    text = f"{type(error).__name__} ({' '.join(str(error).split())}"
+    return f"{text[:limit]} ...)" if len(text) > limit else f"{text})"
 
 
 def write_dataset(dataset: xr.Dataset, path: Path) -> None:
-    """Write a dataset as netCDF, atomically.
+    """Write a dataset as netCDF, atomically."""
+    write_groups({"/": dataset}, path)
+
+
+def write_groups(groups: Mapping[str, xr.Dataset], path: Path) -> None:
+    """Write datasets by group (``/`` is the root) as one netCDF file, atomically.
 
     The bytes are made in memory: HDF5 ends the process when a disk fills up under an open file.
     """
-    encoding = {
-        str(name): {"zlib": True, "complevel": 1}
-        for name, variable in dataset.data_vars.items()
-        if variable.dtype.kind == "f" and variable.ndim
-    }
     content = io.BytesIO()
     with h5netcdf.File(content, "w") as opened:
-        dataset.dump_to_store(H5NetCDFStore(opened), encoding=encoding)
+        for group, dataset in groups.items():
+            encoding = {
+                str(name): {"zlib": True, "complevel": 1}
+                for name, variable in dataset.data_vars.items()
+                if variable.dtype.kind == "f" and variable.ndim
+            }
+            place = opened if group == "/" else opened.create_group(group)
+            dataset.dump_to_store(H5NetCDFStore(place), encoding=encoding)
     write_atomically(path, lambda place: place.write_bytes(content.getbuffer()))
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """Return a netCDF dataset, loaded into memory."""
-    with xr.open_dataset(path, engine="h5netcdf") as opened:
-        return opened.load()
+    """Return a netCDF dataset, loaded into memory.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or is no netCDF.
+    """
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as opened:
+            return opened.load()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} must be readable netCDF; got {_one_line(error)}. The file is missing, "
+            "truncated or was altered: restore it, or fit again."
+        ) from error
 
 
 def update_manifest(folder: Path, *names: str) -> None:
@@ -182,6 +201,8 @@ def read_manifest(folder: Path) -> dict[str, str]:
     ------
     RunError
         If `folder` is not a run directory or has another format.
+    CheckpointError
+        If the manifest is damaged.
     """
     if not (folder / MANIFEST).is_file():
         raise RunError(
@@ -195,4 +216,10 @@ def read_manifest(folder: Path) -> dict[str, str]:
             f"a run directory must have format {FORMAT}; got {found} at {folder}. It was written "
             "by another version of nfi_pyro: use that version, or fit again."
         )
-    return dict(manifest["sha256"])
+    digests = manifest.get("sha256")
+    if not isinstance(digests, dict):
+        raise CheckpointError(
+            f"{folder / MANIFEST} must list the digest of each file; got {digests!r}. It was "
+            "altered: restore it, or fit again."
+        )
+    return digests

@@ -328,7 +328,7 @@ def test_nothing_is_left_behind_when_writing_fails(
         raise OSError("disk full")
 
     monkeypatch.setattr(xr.Dataset, "to_zarr", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(PanelError, match="must be writable; got disk full at"):
         write_panel(panel, path)
     monkeypatch.undo()
     xr.testing.assert_identical(read_panel(path), panel)

@@ -249,11 +249,20 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, table: pd.DataFra
     with pytest.raises(PanelError, match="price table must have rows; got 0 rows"):
         read_prices(tmp_path / "head.csv")
     (tmp_path / "long.csv").write_text("date,code,close\n2020-01-01,A,1\n2020-01-01,B,1,234.5\n")
-    with pytest.raises(PanelError, match="price file must be readable csv; got ParserError"):
+    with pytest.raises(
+        PanelError, match="price file must be readable csv; got ParserError"
+    ) as caught:
         read_prices(tmp_path / "long.csv")
+    assert "\n" not in str(caught.value)
     (tmp_path / "wide.csv").write_text("date,code,close\n2020-01-01,A,1,234.5\n")
     with pytest.raises(PanelError, match="as many fields in a row as in its head; got more"):
         read_prices(tmp_path / "wide.csv")
+    (tmp_path / "twice.csv").write_text("date,code,close,close\n2020-01-01,A,1,2\n")
+    with pytest.raises(PanelError, match="close must be one column; got several at close, close"):
+        read_prices(tmp_path / "twice.csv")
+    (tmp_path / "parts.parquet").mkdir()
+    with pytest.raises(PanelError, match="price file must exist; got a folder at"):
+        read_prices(tmp_path / "parts.parquet")
     with pytest.raises(PanelError, match="must be a DataFrame or a path; got Series"):
         read_prices(table["close"])  # type: ignore[arg-type]
     table.to_parquet(tmp_path / "cut.parquet")

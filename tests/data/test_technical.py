@@ -302,7 +302,7 @@ def test_bad_requests_are_refused(bars: xr.Dataset) -> None:
         alpha158(bars, compat="pandas")
     with pytest.raises(SpecError, match="subset must hold names of Alpha158; got MA7"):
         alpha158(bars, subset=["MA7"])
-    with pytest.raises(SpecError, match="got nowhere"):
+    with pytest.raises(SpecError, match="must hold names of Alpha158; got none"):
         alpha158(bars, subset=[])
     with pytest.raises(SpecError, match="subset must be None, 'alpha158_20' or a list"):
         alpha158(bars, subset="KLEN")

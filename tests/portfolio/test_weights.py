@@ -47,6 +47,7 @@ def test_a_file_that_is_not_there_or_cannot_be_read_is_refused(tmp_path: Path) -
         (b"asset,amount\nA,1\n", r"columns asset and weight; got \['asset', 'amount'\]"),
         (b"name,weight\nA,1\n", r"columns asset and weight; got \['name', 'weight'\]"),
         (b"asset,weight\nA,1,2,3\nB,1\nC,1,2,3,4\n", r"must be a readable CSV file; got"),
+        (b"asset,weight\nA,1,2\nB,1\n", r"as many fields in a line as in the header; got more at"),
         (b"asset,weight\nA,\xff\xfe\n", r"must be a readable CSV file; got"),
         (
             b"asset,weight\nA,0.5\nB,half\nC,0.1\nD,5%\n",

@@ -90,6 +90,15 @@ def test_prior_draws_have_the_priors_moments_and_know_no_return(
     xr.testing.assert_identical(other.z_prior, posterior.z_prior)
 
 
+def test_prior_and_posterior_draws_are_independent(posterior: Posterior) -> None:
+    one, two = (
+        (z.values - z.values.mean(0)) / z.values.std(0)
+        for z in (posterior.z.astype(np.float64), posterior.z_prior.astype(np.float64))
+    )
+    correlation = (one * two).mean(0)
+    assert np.abs(correlation).max() * np.sqrt(DRAWS) < 4.8
+
+
 def test_without_an_outcome_the_posterior_is_the_prior(posterior: Posterior) -> None:
     observed = posterior.constants["observed"].any("asset").values
     assert np.flatnonzero(~observed).tolist() == [19, *np.flatnonzero(~observed)[1:]]

@@ -270,3 +270,11 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, plain: bool
     assert not target.exists()
     pickle.loads(pickle.dumps(hostile))  # the file is as dangerous as it claims
     assert target.exists()
+
+
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match=r"pipe must be free or a regular file; got a device"):
+        write_atomically(tmp_path / "pipe", lambda place: place.write_text("x"))
+    assert (tmp_path / "pipe").is_fifo()
+    assert parts_left(tmp_path) == []
