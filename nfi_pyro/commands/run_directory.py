@@ -83,7 +83,7 @@ class RunDirectory:
         if self.is_complete or self.checkpoint.exists():
             if resume:
                 return
-            state = "a finished run" if self.is_complete else "an unfinished fit"
+            state = "an unfinished fit" if self.checkpoint.exists() else "a finished run"
             fix = "Choose another --out, pass --resume to go on, or delete the folder."
         elif any(self.path.glob("[!.]*")):
             state, fix = "other files", "Choose another --out."

@@ -81,6 +81,11 @@ def build_panel(
         When an option is out of range or unknown.
     """
     _check_options(max_abs_return, min_assets, missing)
+    if not isinstance(bars, xr.Dataset):
+        raise PanelError(
+            f"bars must be a Dataset of dims date and asset; got {type(bars).__name__}. Make them "
+            "with read_prices."
+        )
     bars, ledger = _priced_assets(bars)
     computed = alpha158(bars, subset=features, compat=compat)
     names = [str(name) for name in computed[FEATURE].to_numpy()]

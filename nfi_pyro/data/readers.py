@@ -11,7 +11,7 @@ from nfi_pyro.data.bar_quality import inspect_bars
 from nfi_pyro.data.price_table import FIELDS, MISSING_TEXTS, load_table
 from nfi_pyro.data.quality import LEDGER_ATTRIBUTE, DropLedger
 from nfi_pyro.dims import ASSET, DATE
-from nfi_pyro.errors import PanelError, name_places
+from nfi_pyro.errors import MAX_PLACES, PanelError, name_places
 
 _ZONE = re.compile(r"^(.*\d:\d\d(?::\d\d(?:\.\d+)?)?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)$")
 
@@ -111,7 +111,9 @@ def _dates(column: pd.Series, row_name: str, ledger: DropLedger) -> tuple[np.nda
             f"date must be a date (timestamp, ISO text or YYYYMMDD); got {int(bad.sum())} others "
             f"at {_rows(bad, column, row_name)}. Convert them with pandas.to_datetime first."
         )
-    return parsed, ledger
+    clock = parsed != parsed.astype("datetime64[D]")
+    stamps = np.datetime_as_string(parsed[clock][:MAX_PLACES], "s")
+    return parsed, ledger.add("dates with a time of day", int(clock.sum()), "kept", stamps)
 
 
 def _date_text(value: object) -> str:

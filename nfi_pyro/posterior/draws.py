@@ -78,10 +78,13 @@ def sample_posterior(
     Raises
     ------
     SpecError
-        If the model's specific part is a mixture: its posterior is not Gaussian.
+        If the model's specific part is a mixture: its posterior is not Gaussian. If `draws` is
+        below 1 or `seed` out of range.
     PanelError
         If the panel's label has another timing or unit than the fit's.
     """
+    if draws < 1:
+        raise SpecError(f"draws must be >= 1; got {draws}. A few hundred are usual.")
     require_label(fit, panel)
     visit = open_pass(fit, panel, dates)
     unit = fit.return_scale

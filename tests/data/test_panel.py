@@ -318,6 +318,11 @@ def test_hash_is_the_same_in_another_run() -> None:
     assert len(runs) == 1
 
 
+def test_a_table_is_not_taken_for_bars() -> None:
+    with pytest.raises(PanelError, match="bars must be a Dataset of dims date and asset; got Data"):
+        build_panel(pd.DataFrame({"close": [1.0]}))  # type: ignore[arg-type]
+
+
 def test_nothing_is_left_behind_when_writing_fails(
     panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

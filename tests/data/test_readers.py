@@ -128,6 +128,14 @@ def test_time_zones_are_dropped_with_a_note(table: pd.DataFrame) -> None:
     assert ledger_of(bars)["dates with a time zone"][0] == 21
 
 
+def test_a_time_of_day_is_kept_with_a_note(table: pd.DataFrame) -> None:
+    assert "dates with a time of day" not in ledger_of(read_prices(table))
+    bars = read_prices(table.assign(date=table["date"] + pd.Timedelta(hours=16)))
+    found = ledger_of(bars)["dates with a time of day"]
+    assert found[:2] == (21, "kept")
+    assert "2024-02-26T16:00:00" in found[2]
+
+
 def test_impossible_bars_are_masked_whole_and_named(table: pd.DataFrame) -> None:
     table.loc[1, "low"] = 0.0
     table.loc[9, "close"] = -3.0

@@ -173,6 +173,12 @@ def test_progress_in_a_file_is_one_line_an_epoch(
     assert second.startswith("epoch 2 of 2: elbo ")
 
 
+def test_an_interrupted_run_is_called_unfinished(run: Path, folder: Path) -> None:
+    RunDirectory(run).checkpoint.write_bytes(b"state")
+    with pytest.raises(RunError, match="got an unfinished fit at"):
+        fit_here(folder, run)
+
+
 # ---- runs of another make ------------------------------------------------------------------------
 
 

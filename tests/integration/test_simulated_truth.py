@@ -93,6 +93,7 @@ def test_a_small_fit_comes_close_to_the_truth_and_finds_the_specific_scale() -> 
     assert found.specific_ratio == pytest.approx(1.0, abs=0.05)  # measured 1.013
 
 
+@pytest.mark.slow
 def test_the_marginal_objective_misses_the_specific_scale_where_the_elbo_does_not() -> None:
     """The factors' risk takes the place of specific risk (models.md, section 3.1)."""
     found = compare(SMALL, with_objective(QUICK, "marginal"), 1, 2, 3)

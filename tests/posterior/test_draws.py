@@ -213,3 +213,10 @@ def test_a_mixture_is_refused(fit: SVIFit, panel: Panel, monkeypatch: pytest.Mon
     monkeypatch.setattr(FactorVAE, "law", two_components)
     with pytest.raises(SpecError, match=r"must have one component; got 2 components"):
         sample_posterior(fit, panel)
+
+
+def test_draws_and_seeds_out_of_range_are_refused(fit: SVIFit, panel: Panel) -> None:
+    with pytest.raises(SpecError, match="draws must be >= 1; got 0"):
+        sample_posterior(fit, panel, draws=0)
+    with pytest.raises(SpecError, match=r"seed must be in \[0, 2\*\*64\); got -1"):
+        sample_posterior(fit, panel, draws=2, seed=-1)
