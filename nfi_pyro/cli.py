@@ -76,13 +76,16 @@ def fit(
     panel: Annotated[Path, typer.Option(help="Panel that `nfi panel` wrote.")],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
     seed: Annotated[int, typer.Option(help="Of weights, blocks and draws.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="Of torch; default: torch's choice.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
     """Fit a model to a panel by SVI; Ctrl-C keeps the best state, --resume goes on."""
     from nfi_pyro.commands.fitting import fit as fit_run
 
-    trained = fit_run(spec, panel, out, seed=seed, resume=resume, progress=progress)
+    trained = fit_run(
+        spec, panel, out, seed=seed, resume=resume, threads=threads, progress=progress
+    )
     history = trained.history
     lines = [f"status    {trained.status} after {history.sizes['epoch']} epochs"]
     best = int(history.attrs["best_epoch"])

@@ -58,5 +58,5 @@ def demo(out: str | Path = "nfi-demo.html", run: str | Path = "nfi-demo", *, see
     built = panel(embedded_prices(), place, first=FIRST_DATE)
     print(describe_panel(built), flush=True)
     settings = make_settings(DEMO, where="the demo")
-    fit(settings, place, folder / "fit", seed=seed)
+    fit(settings, place, folder / "fit", seed=seed, threads=1)  # too small to share out
     return report(folder / "fit", out)

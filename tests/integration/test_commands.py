@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from nfi_pyro.cli import app, main
@@ -235,3 +236,15 @@ def test_help_does_not_import_torch() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_threads_hold_for_one_fit_and_are_recorded(folder: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    panel_path = folder / "panel.zarr"
+    spec = folder / "spec.toml"
+    trained = fit(spec, panel_path, tmp_path / "run", threads=before + 1, progress=False)
+    assert trained.provenance["threads"] == before + 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(SpecError, match="threads must be at least 1; got 0"):
+        fit(spec, panel_path, tmp_path / "none", threads=0, progress=False)
+    assert not (tmp_path / "none").exists()

@@ -2,7 +2,8 @@
 
 Scores are nats per observed return, returns in units of their training standard deviation, on
 held-out dates. The settings are those for which the claims hold with room to spare: over seeds
-3, 5, 7 and 11 the score was .005 to .010 below the truth's and coverage within .6 points of it.
+3, 5, 7 and 11 the score was .005 to .011 below the truth's and coverage within .7 points of it.
+Figures in comments move in the third digit with the rounding of the networks.
 """
 
 from collections.abc import Iterator
@@ -88,9 +89,9 @@ def with_objective(settings: SVIConfig, objective: Objective) -> SVIConfig:
 
 def test_a_small_fit_comes_close_to_the_truth_and_finds_the_specific_scale() -> None:
     found = compare(SMALL, QUICK, 1, 2, 3)
-    assert 0.0 < found.score_gap < 0.02  # measured .008
-    assert abs(found.coverage - 0.95) < 0.02  # measured .953
-    assert found.specific_ratio == pytest.approx(1.0, abs=0.05)  # measured 1.013
+    assert 0.0 < found.score_gap < 0.02  # measured .008 and .009
+    assert abs(found.coverage - 0.95) < 0.02  # measured .953 and .957
+    assert found.specific_ratio == pytest.approx(1.0, abs=0.05)  # measured 1.013 and 1.010
 
 
 @pytest.mark.slow
@@ -105,17 +106,17 @@ def test_the_marginal_objective_misses_the_specific_scale_where_the_elbo_does_no
 @pytest.mark.parametrize("seed", [3, 5, 7])
 def test_the_fitted_law_scores_within_two_hundredths_of_the_truth(seed: int) -> None:
     found = compare(LARGE, SETTINGS, 2, 3, seed)
-    assert -0.005 < found.score_gap < 0.02  # measured .0048, .0067, .0062
-    assert abs(found.coverage - 0.95) < 0.02  # measured .957, .945, .948
+    assert -0.005 < found.score_gap < 0.02  # measured .006, .009, .006
+    assert abs(found.coverage - 0.95) < 0.02  # measured .952, .940, .949
     assert abs(found.coverage - found.true_coverage) < 0.015
-    assert found.specific_ratio == pytest.approx(1.0, abs=0.05)  # measured 1.008, .999, .995
+    assert found.specific_ratio == pytest.approx(1.0, abs=0.05)  # measured 1.007, 1.010, .994
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 5, 7])
 def test_the_marginal_objective_understates_specific_risk(seed: int) -> None:
     found = compare(LARGE, with_objective(SETTINGS, "marginal"), 2, 3, seed)
-    assert found.specific_ratio < 0.8  # measured .39, .39, .50
+    assert found.specific_ratio < 0.8  # measured .38, .39, .45
 
 
 @pytest.mark.slow
@@ -125,10 +126,10 @@ def test_a_gaussian_law_is_far_from_fat_tails_and_regimes_and_still_finds_the_sc
 ) -> None:
     """What the model cannot say: Student-t noise of 4 degrees of freedom and a hidden regime.
 
-    No claim about the score: it was .033, .093 and .102 below the truth's, and coverage of the 95
-    percent interval was 94.0, 98.0 and 92.7 percent, by the regime that the held-out dates fell in.
+    No claim about the score: it was .033, .089 and .102 below the truth's, and coverage of the 95
+    percent interval was 94.1, 97.9 and 92.8 percent, by the regime that the held-out dates fell in.
     """
     wild = LARGE.model_copy(update={"tail_dof": 4.0, "regime_switch": True})
     found = compare(wild, SETTINGS, 2, 3, seed)
     assert found.score_gap > 0.02
-    assert found.specific_ratio == pytest.approx(1.0, abs=0.05)  # measured 1.007, 1.015, .987
+    assert found.specific_ratio == pytest.approx(1.0, abs=0.05)  # measured 1.010, 1.026, .987

@@ -115,3 +115,15 @@ def test_a_hidden_state_that_nothing_uses_costs_no_gradient(seeded) -> None:
     hidden = net(features, DATES)
     (gradient,) = torch.autograd.grad(hidden[2].sum(), features)
     assert (gradient.flatten(1) != 0).any(1).tolist() == [False, False, True, True] + [False] * 4
+
+
+@pytest.mark.parametrize("lags", [1, 2, 5])
+def test_the_gradient_that_keeps_its_graph_is_the_same_gradient(seeded, lags: int) -> None:
+    net = build(seeded)
+    features = features_of(lags).requires_grad_()
+    inputs = [features, *net.parameters()]
+    loss = net(features, DATES).sin().sum()
+    once = torch.autograd.grad(loss, inputs, retain_graph=True)
+    again = torch.autograd.grad(loss, inputs, create_graph=True)
+    for own, other in zip(once, again, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-12)
