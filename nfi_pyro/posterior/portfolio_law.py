@@ -49,8 +49,10 @@ class PortfolioLaw:
         loc, scale = arrays["factor_loc"], arrays["factor_scale"]
         shared_loc = beta @ loc
         shared_variance = np.square(beta) @ np.square(scale)
-        # The marginal components hold the factors; what is left is the asset's own part.
-        specific_variance = np.square(arrays["scale"][kept]) - shared_variance[:, None]
+        if arrays["weight"].shape[1] == 1:
+            specific_variance = day["specific_variance"].values[kept, None].astype(np.float64)
+        else:  # the marginal components hold the factors; what is left is the asset's own part
+            specific_variance = np.square(arrays["scale"][kept]) - shared_variance[:, None]
         return cls(
             date=np.datetime64(str(day["date"].values), "ns"),
             weights=weights[kept],

@@ -154,6 +154,11 @@ class TrainingLoop:
         self.curves["validation_log_score"].append(quality.log_score)
         self.curves["validation_rank_ic"].append(quality.rank_ic)
         self.curves["last_step"].append(self.step)
+        if math.isnan(quality.log_score):
+            raise NonFiniteLossError(
+                f"the validation log score must be a number; got nan after epoch {self.epoch + 1}. "
+                "Lower learning_rate, raise scale_floor, or look at the validation dates."
+            )
         if quality.log_score > self.best_score:
             self.best_score, self.best_epoch = quality.log_score, self.epoch
             self.best_weights = _copy(self.model.state_dict())

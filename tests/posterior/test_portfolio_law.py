@@ -189,3 +189,23 @@ def test_a_weight_on_an_asset_without_a_forecast_is_refused(mixture: ReturnForec
     kept = gone.portfolio({**WEIGHTS, "A3": 0.0}, "2021-05-03")
     assert kept.assets.tolist() == ["A0", "A1", "A2", "A4"]
     assert gone.portfolio(WEIGHTS, "2021-05-04").assets.tolist()[3] == "A3"
+
+
+def test_specific_variance_is_the_stored_one_when_factors_dominate(
+    gaussian: ReturnForecast,
+) -> None:
+    """Taking the factors out of a float32 marginal would leave rounding in its place."""
+    data = gaussian.data.astype("float32", keep_attrs=True)
+    data = data.assign(entered=gaussian.data["entered"], beta=data["beta"] * 1e4)
+    shared = (data["beta"] ** 2 * data["factor_scale"] ** 2).sum("factor")
+    scale = (shared + data["specific_variance"]) ** 0.5
+    dominated = ReturnForecast(data.assign(scale=scale.expand_dims(component=1, axis=-1)))
+    law = dominated.portfolio({str(name): 0.1 for name in law_assets(dominated)})
+    kept = dominated.on()["entered"].values
+    expected = 0.01 * dominated.on()["specific_variance"].values[kept].astype(np.float64).sum()
+    assert law.specific_variance == pytest.approx(expected, rel=1e-6)
+
+
+def law_assets(forecast: ReturnForecast) -> np.ndarray:
+    day = forecast.on()
+    return day["asset"].values[day["entered"].values]

@@ -273,3 +273,11 @@ def test_too_many_steps_that_are_not_finite_raise_and_name_the_dates(
         NonFiniteLossError, match=rf"got 3 steps that were not, at {places}; the last finite ELBO"
     ):
         fit_svi(model, panel, config=strict, seed=3)
+
+
+def test_a_validation_score_that_is_no_number_is_an_error_not_an_early_stop(
+    panel: Panel, model: FactorVAE, config: SVIConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "evaluate_forecasts", Watch([-1.0, float("nan")]))
+    with pytest.raises(NonFiniteLossError, match="must be a number; got nan after epoch 2"):
+        fit_svi(model, panel, config=config, seed=3)
