@@ -30,6 +30,15 @@ def _global_generators() -> dict[str, bytes]:
     }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Small tensors on one thread: the same bits everywhere, and no threads to wait for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def leaves_global_generators_alone(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test after which a global generator differs, unless it is marked ``draws``."""

@@ -1,10 +1,9 @@
 """No look-ahead, with power: what comes after t never moves a forecast; what comes before does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 from nfi_pyro.data.panel import Panel, check_panel
@@ -17,14 +16,6 @@ from nfi_pyro.svi import SVIConfig, fit_svi
 
 NOW = 47  # the last position that a forecast of today may know
 LAGS = 2
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,12 @@ held-out dates. The settings are those for which the claims hold with room to sp
 Figures in comments move in the third digit with the rounding of the networks.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel
 from nfi_pyro.factor_vae import FactorVAE, FactorVAESpec
@@ -27,14 +25,6 @@ SETTINGS = SVIConfig(
     learning_rate=1e-2, n_epochs=30, block_size=8, patience=8, progress=False, device="cpu"
 )
 QUICK = SETTINGS.model_copy(update={"n_epochs": 15, "patience": 15})
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """A fit with gaps in its universe, and a forecast of two components made by hand."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -14,15 +12,6 @@ from nfi_pyro.posterior import ReturnForecast
 from nfi_pyro.svi import SVIConfig, SVIFit, fit_svi
 
 DATES, ASSETS, FEATURES, FACTORS, LAGS = 47, 11, 5, 3, 2
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Small tensors on one thread: the same bits everywhere, and no threads to wait for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A panel and a model small enough to train in a fraction of a second."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,15 +15,6 @@ from nfi_pyro.svi import SVIConfig
 from nfi_pyro.svi.loop import TrainingLoop
 
 DATES, ASSETS, FEATURES, FACTORS, LAGS = 61, 7, 5, 3, 2
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Small tensors on one thread: the same bits everywhere, and no threads to wait for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
