@@ -28,7 +28,8 @@ class ReportContents:
         Over (step,): `elbo` (nats per observed cell), `gradient_norm`, `learning_rate`;
         over (step, factor): `kl` (nats per date); over (epoch,): `validation_log_score`
         (nats per cell, returns in training-sd units), `validation_rank_ic`, `last_step`;
-        attr `best_epoch`, a value of `epoch`, which counts from 1 (0: no epoch ended).
+        attr `best_epoch`, a value of `epoch`, which counts from 1 (0: no epoch ended), and attr
+        `objective`: only with ``elbo`` is `elbo` a bound.
     evaluation_span : str
         Which dates the next three describe, and whether they were seen in training.
     information_coefficient, calibration, scores

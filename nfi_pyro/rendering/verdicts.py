@@ -138,7 +138,7 @@ def best_baseline(scores: ScoreTable) -> tuple[str, float, float] | None:
 
 
 def training_verdict(history: xr.Dataset) -> str:
-    """Return whether training had levelled off, and where the best epoch lies."""
+    """Return whether training had levelled off, where the best epoch lies, and what the curve is."""
     elbo = smoothed(history["elbo"].values.astype(float))
     parts = []
     if len(elbo) >= 20 and np.isfinite(elbo[[-1, -1 - len(elbo) // 10]]).all():
@@ -156,6 +156,12 @@ def training_verdict(history: xr.Dataset) -> str:
     if np.isnan(history["elbo"].values.astype(float)).any():
         n_missing = int(np.isnan(history["elbo"].values.astype(float)).sum())
         parts.append(f"{n_missing:,} steps have no finite ELBO and are left out of the average.")
+    objective = history.attrs.get("objective", "elbo")
+    if objective != "elbo":
+        parts.append(
+            f'Training maximised "{objective}", so the curve called ELBO is that objective\'s '
+            "likelihood term less the KL: not a bound on the evidence."
+        )
     return " ".join(parts)
 
 

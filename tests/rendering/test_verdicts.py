@@ -99,6 +99,15 @@ def test_last_epoch_best_is_pointed_out(contents):
     assert "longer" not in verdicts.training_verdict(contents.history)
 
 
+def test_a_curve_that_is_no_bound_is_not_passed_off_as_one(contents):
+    history = contents.history.copy()
+    assert "not a bound" not in verdicts.training_verdict(history)
+    history.attrs = {"objective": "marginal"}
+    said = verdicts.training_verdict(history)
+    assert 'maximised "marginal"' in said
+    assert "not a bound on the evidence" in said
+
+
 def test_coverage_levels_may_stand_on_the_dimension_itself(contents):
     coverage = contents.calibration.coverage
     levels = coverage["nominal"].values
