@@ -23,7 +23,7 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
 class FactorMixture:
     r"""``r_i | z ~ sum_k pi_ik N(loc_ik + beta_i.z, scale_ik^2)``, ``z ~ N(m, diag(s^2))``.
 
-    Given z, assets are independent; z is shared by the assets of a date (models.md, section 3).
+    Given z, assets are independent; z is shared by the assets of a date.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class FactorMixture:
         r"""Return ``log E_q[p(r_i | z)]``, shape (date, asset), one asset at a time.
 
         A composite likelihood: it treats z as drawn anew for every asset, is never below the
-        ELBO's term (Jensen), and is not a bound on the evidence (models.md, section 3.1).
+        ELBO's term (Jensen), and is not a bound on the evidence.
         """
         return self.integrated(*self.project_factors(factors)).log_prob(value)
 

@@ -60,7 +60,7 @@ def sample_posterior(
     """Return draws of each date's factors given the returns that followed it.
 
     Conditions on outcomes, so it speaks of past dates only; `forecast` never uses it. Given the
-    networks, a one-component model has this posterior in closed form (models.md, section 3.4),
+    networks, a one-component model has this posterior in closed form,
     with full covariance over factors; the encoder's diagonal one is reported beside it. On a
     date without an observed return the posterior is the prior.
 

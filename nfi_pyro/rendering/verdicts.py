@@ -138,7 +138,7 @@ def best_baseline(scores: ScoreTable) -> tuple[str, float, float] | None:
 
 
 def training_verdict(history: xr.Dataset) -> str:
-    """Return whether training had levelled off, where the best epoch lies, and what the curve is."""
+    """Return whether training had levelled off, the best epoch, and what the curve is."""
     elbo = smoothed(history["elbo"].values.astype(float))
     parts = []
     if len(elbo) >= 20 and np.isfinite(elbo[[-1, -1 - len(elbo) // 10]]).all():

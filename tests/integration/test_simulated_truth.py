@@ -86,7 +86,7 @@ def test_a_small_fit_comes_close_to_the_truth_and_finds_the_specific_scale() -> 
 
 @pytest.mark.slow
 def test_the_marginal_objective_misses_the_specific_scale_where_the_elbo_does_not() -> None:
-    """The factors' risk takes the place of specific risk (models.md, section 3.1)."""
+    """The factors' risk takes the place of specific risk."""
     found = compare(SMALL, with_objective(QUICK, "marginal"), 1, 2, 3)
     assert found.specific_ratio < 0.8  # measured .51
     assert found.score_gap < 0.02  # one asset at a time it forecasts as well: measured .009
