@@ -21,7 +21,8 @@ def gaussian_factor_posterior(
 
     ``p(z | x, y) = N(m + P^{-1} B'W (y - alpha - B m), P^{-1})`` with
     ``P = S^{-1} + B'WB`` and ``W = diag(1 / specific_variance)`` over observed assets
-    (Bayes' rule for linear Gaussian models). A date without an observed return gives the prior back exactly.
+    (Bayes' rule for linear Gaussian models). A date without an observed return gives the prior
+    back exactly.
 
     Parameters
     ----------
