@@ -1,8 +1,9 @@
 """FactorVAE on A-share daily bars: three seeds against ridge and two Gaussian baselines.
 
-Run ``python inference/fit_ashare.py PRICES.parquet`` with columns date, instrument, open, high,
-low, close, volume. Everything is chosen on the validation half-year; the test half-year is opened
-once, by ``--test``, after the choice. Ridge is fitted on the same 20 features in the same script.
+Run ``python inference/fit_ashare.py [PRICES.parquet]`` with columns date, instrument, open, high,
+low, close, volume; by default the file in ``shared/data`` beside the project. Everything is chosen
+on the validation half-year; the test half-year is opened once, by ``--test``, after the choice.
+Ridge is fitted on the same 20 features in the same script.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from nfi_pyro.diagnostics import information_coefficient
 from nfi_pyro.diagnostics.results import InformationCoefficient
 
 SPEC = Path(__file__).parents[1] / "models" / "factor_vae" / "ashare.toml"
+PRICES = Path(__file__).parents[2] / "shared" / "data" / "ashare_daily.parquet"
 MAX_ABS_RETURN = 0.3  # mixed adjustment bases make one-day moves that no board rule allows
 RIDGE_PENALTY = 1e3
 
@@ -85,7 +87,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, add_help=True)
-    parser.add_argument("prices", type=Path)
+    parser.add_argument("prices", type=Path, nargs="?", default=PRICES)
     parser.add_argument("--out", type=Path, default=Path("inference/runs/ashare"))
     parser.add_argument("--spec", type=Path, default=SPEC)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
