@@ -66,10 +66,9 @@ def fit(
     run.claim(resume=resume)
     try:
         split = settings.split.resolve(data["date"].values, dict(data["forward_return"].attrs))
-        if resume and run.is_complete and not run.checkpoint.exists():
-            done = _finished(run, data, settings, split, seed)
-            if done.status != "interrupted":  # in its first epoch: there is nothing to go on from
-                return done
+        done = _finished(run, data, settings, split, seed) if resume else None
+        if done is not None:
+            return done
         with torch_threads(threads):
             trained = fit_svi(
                 find_model(settings.model).model_class()(settings.spec),
@@ -127,8 +126,10 @@ def write_posterior(run: RunDirectory, trained: SVIFit, data: Panel, *, seed: in
 
 def _finished(
     run: RunDirectory, data: Panel, settings: FitSettings, split: DateSplit, seed: int
-) -> SVIFit:
-    """Return a finished run, if it is of this panel, spec, split and seed."""
+) -> SVIFit | None:
+    """Return the run if nothing is left to do in it, after checking that it is this very fit."""
+    if not run.is_complete or run.checkpoint.exists():
+        return None
     trained = run.load_fit()
     same = {
         "panel": trained.provenance["panel_hash"] == panel_hash(data),
@@ -145,4 +146,5 @@ def _finished(
             f"a finished run must belong to the fit that resumes; got another {other} for "
             f"{run.path}. Resume with the original settings and panel, or choose another --out."
         )
-    return trained
+    # Interrupted without a checkpoint is interrupted in its first epoch: it begins anew.
+    return None if trained.status == "interrupted" else trained

@@ -48,22 +48,23 @@ def prices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the spec file."""
+def folder(prices: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the spec file and the panel, made by the command line."""
     place = tmp_path_factory.mktemp("work")
     (place / "spec.toml").write_text(SPEC, encoding="utf-8")
+    runner = CliRunner()
+    made = runner.invoke(
+        app, ["panel", str(prices), "--out", str(place / "panel.zarr"), "--features", "ROC5,STD5"]
+    )
+    assert made.exit_code == 0, made.output
+    assert "tradable" in made.output
     return place
 
 
 @pytest.fixture(scope="session")
-def finished(prices: Path, folder: Path) -> Path:
+def finished(folder: Path) -> Path:
     """A run, made by the command line."""
     runner = CliRunner()
-    made = runner.invoke(
-        app, ["panel", str(prices), "--out", str(folder / "panel.zarr"), "--features", "ROC5,STD5"]
-    )
-    assert made.exit_code == 0, made.output
-    assert "tradable" in made.output
     fitted = runner.invoke(
         app,
         ["fit", str(folder / "spec.toml"), "--panel", str(folder / "panel.zarr"),
