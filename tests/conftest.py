@@ -2,8 +2,10 @@
 
 import pickle
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,11 @@ DRAWS = "draws: changes a global random generator on purpose"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", DRAWS)
+    if getattr(config.option, "numprocesses", None):
+        # ArviZ 0.23 stamps a file on its first import of a day: workers must not race for it
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            import_module("arviz")
 
 
 def _global_generators() -> dict[str, bytes]:

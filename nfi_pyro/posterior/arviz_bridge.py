@@ -1,12 +1,16 @@
 """The one bridge to ArviZ: a dict of labelled datasets, and an adapter per ArviZ generation."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
-import arviz as az
 import numpy as np
 import xarray as xr
+
+with warnings.catch_warnings():  # ArviZ 0.23 announces 1.x once a day; the adapters know both
+    warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing", FutureWarning)
+    import arviz as az
 
 from nfi_pyro.errors import CheckpointError
 from nfi_pyro.posterior.draws import Posterior
