@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nfi_pyro.errors import NfiError
+from nfi_pyro.errors import NfiError, SpecError
 
 app = typer.Typer(
     name="nfi",
@@ -38,36 +38,72 @@ def demo(
 
 @app.command()
 def panel(
-    prices: Annotated[Path, typer.Argument(help="CSV or Parquet: date, instrument, close, ...")],
+    prices: Annotated[
+        str, typer.Argument(help="File, glob or folder: CSV, Parquet, Feather, qlib directory.")
+    ],
     out: Annotated[Path, typer.Option(help="Panel to write (a zarr folder).")],
+    spec: Annotated[
+        Path | None, typer.Option(help="TOML of all options: [reading], [panel], [universe].")
+    ] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add new dates to --out, with its own options.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML page of what was found and left out.")
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(help="alpha158_20, or names separated by commas; default: all computable."),
     ] = None,
-    start_lag: Annotated[int, typer.Option(help="Days from signal to entry.")] = 1,
-    horizon: Annotated[int, typer.Option(help="Days from entry to exit.")] = 1,
+    start_lag: Annotated[int | None, typer.Option(help="Days from signal to entry; 1.")] = None,
+    horizon: Annotated[int | None, typer.Option(help="Days from entry to exit; 1.")] = None,
     max_abs_return: Annotated[
         float | None, typer.Option(help="Labels beyond this are not observed (0.3 is 30%).")
     ] = None,
-    missing: Annotated[str, typer.Option(help="exclude, or median of the date.")] = "exclude",
+    missing: Annotated[str | None, typer.Option(help="exclude; or median of the date.")] = None,
+    layout: Annotated[str | None, typer.Option(help="qlib, long, wide or xarray.")] = None,
+    vendor: Annotated[str | None, typer.Option(help="Column names and units: tushare, ...")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="rule=keep, mask or error; may be repeated.")
+    ] = None,
 ) -> None:
-    """Turn prices into a panel, and print what was dropped and why."""
+    """Turn prices of any usual layout into a panel; print what was dropped and why."""
+    from nfi_pyro.commands.panel_settings import PanelSettings, read_panel_settings
     from nfi_pyro.commands.preparing import describe_panel
     from nfi_pyro.commands.preparing import panel as make_panel
 
-    chosen: str | list[str] | None = features
-    if features is not None and features != "alpha158_20":
-        chosen = [name.strip() for name in features.split(",") if name.strip()]
+    settings = (PanelSettings() if spec is None else read_panel_settings(spec)).with_options(
+        reading={"layout": layout, "vendor": vendor, "policies": _pairs(policy, "--policy")},
+        panel={
+            "features": features if features == "alpha158_20" else _names(features),
+            "start_lag": start_lag,
+            "horizon": horizon,
+            "max_abs_return": max_abs_return,
+            "missing": missing,
+        },
+    )
     built = make_panel(
-        prices,
-        out,
-        features=chosen,
-        start_lag=start_lag,
-        horizon=horizon,
-        max_abs_return=max_abs_return,
-        missing=missing,
+        prices, out, reading=settings.reading, report=report, append=append, **settings.panel
     )
     typer.echo(f"{describe_panel(built)}\n\npanel     {out}")
+    if report is not None:
+        typer.echo(f"report    {report}")
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Return names separated by commas."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """Return "key=value" texts as a dict."""
+    pairs = {}
+    for text in texts or []:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip() or not value.strip():
+            raise SpecError(f"{option} must be key=value; got {text!r}. Write it without spaces.")
+        pairs[key.strip()] = value.strip()
+    return pairs
 
 
 @app.command()
@@ -116,8 +152,12 @@ def forecast(
     laws = forecast_run(run, panel=panel, out=out)
     day = str(laws.data["date"].values[-1])[:10]
     table = last_date_table(laws)
-    head = table.head(10).to_string(float_format=lambda value: f"{value:+.4%}")
-    typer.echo(f"forecast known at the close of {day}, {len(table)} assets, highest means first:")
+    unit = laws.data.attrs["unit"]
+    style = "{:+.4f}" if unit == "rank" else "{:+.4%}"
+    head = table.head(10).to_string(float_format=style.format)
+    typer.echo(
+        f"forecast ({unit}) known at the close of {day}, {len(table)} assets, highest means first:"
+    )
     typer.echo(head)
     if out is not None:
         typer.echo(f"table     {out}")

@@ -1,11 +1,13 @@
 """What every test shares: untouched global generators, local draws, small batches and panels."""
 
+import os
 import pickle
 import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +16,11 @@ import torch
 import xarray as xr
 
 from nfi_pyro.data.panel import Panel, check_panel
-from nfi_pyro.data.windows import Outcome, PanelBatch
+from nfi_pyro.data.training.windows import Outcome, PanelBatch
 
+MARKET_FILES = Path(
+    os.environ.get("NFI_MARKET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+)
 DRAWS = "draws: changes a global random generator on purpose"
 
 
@@ -56,6 +61,19 @@ def leaves_global_generators_alone(request: pytest.FixtureRequest) -> Iterator[N
         changed = [name for name, state in before.items() if state != after[name]]
         if changed:
             pytest.fail(f"changed the global generator of {', '.join(changed)}", pytrace=False)
+
+
+@pytest.fixture
+def market_file() -> Callable[[str], Path]:
+    """Return a finder of real price files, which skips a test where there is no such file."""
+
+    def find(name: str) -> Path:
+        place = MARKET_FILES / name
+        if not place.is_file():
+            pytest.skip(f"{name} is absent; set NFI_MARKET_DATA to its folder")
+        return place
+
+    return find
 
 
 @contextmanager

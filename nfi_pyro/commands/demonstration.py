@@ -7,7 +7,7 @@ from nfi_pyro.commands.fitting import fit
 from nfi_pyro.commands.preparing import describe_panel, panel
 from nfi_pyro.commands.reporting import report
 from nfi_pyro.commands.settings import make_settings
-from nfi_pyro.data.embedded import embedded_prices
+from nfi_pyro.data.sources.embedded import embedded_prices
 
 FIRST_DATE = "1999-01-01"
 

@@ -12,7 +12,8 @@ from nfi_pyro.commands.run_directory import FORECAST, POSTERIOR, RunDirectory
 from nfi_pyro.commands.settings import FitSettings, read_settings
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.splits import DateSplit
-from nfi_pyro.data.storage import panel_hash, read_panel
+from nfi_pyro.data.store.digests import panel_hash
+from nfi_pyro.data.store.storage import read_panel
 from nfi_pyro.errors import NfiError, RunError, SpecError
 from nfi_pyro.posterior.arviz_bridge import to_inference_data, write_inference_data
 from nfi_pyro.posterior.draws import sample_posterior

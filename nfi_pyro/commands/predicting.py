@@ -6,7 +6,8 @@ import pandas as pd
 
 from nfi_pyro.commands.run_directory import FORECAST, RunDirectory
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.data.storage import panel_hash, read_panel
+from nfi_pyro.data.store.digests import panel_hash
+from nfi_pyro.data.store.storage import read_panel
 from nfi_pyro.errors import NfiError, RunError
 from nfi_pyro.posterior.blocks import require_label
 from nfi_pyro.posterior.forecasting import forecast as forecast_returns

@@ -1,75 +1,108 @@
 """`nfi panel`: prices in, panel out, and every drop named."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import xarray as xr
 
 from nfi_pyro.data.build import build_panel
+from nfi_pyro.data.checks.quality import LEDGER_ATTRIBUTE, DropLedger, Inspection
+from nfi_pyro.data.labels import describe_label
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.data.quality import DropLedger
-from nfi_pyro.data.readers import read_prices
-from nfi_pyro.data.storage import write_panel
+from nfi_pyro.data.sources.readers import inspect_prices
+from nfi_pyro.data.store.append import extend_panel
+from nfi_pyro.data.store.storage import read_panel
+from nfi_pyro.errors import SpecError
+from nfi_pyro.svi.checkpoint import make_folder
 
 
 def panel(
-    prices: pd.DataFrame | str | Path | xr.Dataset,
+    prices: Any,
     out: str | Path | None = None,
     *,
-    features: Sequence[str] | str | None = None,
-    start_lag: int = 1,
-    horizon: int = 1,
-    max_abs_return: float | None = None,
-    missing: str = "exclude",
+    reading: Mapping[str, Any] | None = None,
+    report: str | Path | None = None,
+    append: bool = False,
     first: str | None = None,
+    **options: Any,
 ) -> Panel:
-    """Return the panel of a price file, and write it to `out` if given.
+    """Return the panel of some prices, and write it to `out` if given.
 
     Parameters
     ----------
-    prices : path, DataFrame or Dataset
-        A long table (see `read_prices`) or bars that were read already.
+    prices : path, DataFrame, Dataset, ...
+        Any source of `read_prices`, an `Inspection` of one, or bars that were read already.
     out : path, optional
-        A zarr folder; replaced as a whole if it exists.
-    features, start_lag, horizon, max_abs_return, missing
-        See `build_panel`.
+        A zarr folder; replaced as a whole if it exists. Features go there a block of dates at a
+        time and are never in memory as a whole.
+    reading : mapping, optional
+        Options of `read_prices`: layout, vendor, policies, calendar, fields, aliases.
+    report : path, optional
+        HTML page of all that was found in the prices and left out of the panel.
+    append : bool
+        Add the dates that `out` does not have yet, with the options it was built with.
     first : str, optional
         First date of the bars to use; earlier ones are not even history.
+    **options
+        Fields of `PanelSpec`.
 
     Raises
     ------
-    PanelError
+    PanelError, SpecError
         If the prices cannot be read or make no panel; names every place.
     """
-    bars = prices if isinstance(prices, xr.Dataset) else read_prices(prices)
+    inspection = _inspected(prices, reading or {}, needed=report is not None)
+    bars = inspection.bars if isinstance(inspection, Inspection) else inspection
     if first is not None:
         bars = bars.sel(date=slice(first, None))
-    built = build_panel(
-        bars,
-        features=features,
-        start_lag=start_lag,
-        horizon=horizon,
-        max_abs_return=max_abs_return,
-        missing=missing,
-    )
-    if out is not None:
-        write_panel(built, out)
+    if append:
+        if out is None:
+            raise SpecError("append must have a panel to append to; got none. Give out.")
+        extend_panel(bars, out, **options)
+        built = read_panel(out)
+    else:
+        built = build_panel(bars, out=out, **options)
+    if report is not None and isinstance(inspection, Inspection):
+        from nfi_pyro.rendering.quality_page import write_quality_page
+
+        make_folder(Path(report).parent)
+        ledger = DropLedger.from_json(str(built.attrs[LEDGER_ATTRIBUTE]))
+        write_quality_page(
+            inspection, report, title=f"Price quality: {bars.attrs['source']}", panel_ledger=ledger
+        )
     return built
+
+
+def _inspected(
+    prices: Any, reading: Mapping[str, Any], *, needed: bool
+) -> "Inspection | xr.Dataset":
+    """Return prices as they were inspected; bars that were read before come back as they are."""
+    if isinstance(prices, Inspection):
+        return prices
+    if isinstance(prices, xr.Dataset) and LEDGER_ATTRIBUTE in prices.attrs and not reading:
+        if needed:
+            raise SpecError(
+                "a quality page must have the findings of prices; got bars that were read already. "
+                "Give the source, or inspect_prices(source)."
+            )
+        return prices
+    return inspect_prices(prices, **reading)
 
 
 def describe_panel(built: Panel) -> str:
     """Return what is in a panel and what was left out, as lines for a terminal."""
     dates = pd.DatetimeIndex(built["date"].values)
     tradable = built["tradable"].values
-    label = built["forward_return"].attrs
+    size = built["features"].nbytes / 1e6
     lines = [
         f"dates     {len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}",
         f"assets    {built.sizes['asset']:,}",
-        f"features  {built.sizes['feature']:,}",
+        f"features  {built.sizes['feature']:,}, {size:,.0f} MB",
         f"tradable  {int(tradable.sum()):,} asset-dates, {tradable.mean():.1%} of the grid",
-        f"label     {label.get('timing', label['unit'])}",
+        f"label     {describe_label(built['forward_return'].attrs)}",
         "",
-        str(DropLedger.from_json(str(built.attrs["ledger"]))),
+        str(DropLedger.from_json(str(built.attrs[LEDGER_ATTRIBUTE]))),
     ]
     return "\n".join(lines)

@@ -9,11 +9,11 @@ import xarray as xr
 from nfi_pyro.commands.evaluation import Evaluation, evaluate
 from nfi_pyro.commands.predicting import open_panel
 from nfi_pyro.commands.run_directory import POSTERIOR, RunDirectory, describe_provenance
+from nfi_pyro.data.checks.quality import DropLedger
 from nfi_pyro.data.labels import describe_label
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.data.quality import DropLedger
 from nfi_pyro.data.splits import DateSpan
-from nfi_pyro.data.storage import panel_hash
+from nfi_pyro.data.store.digests import panel_hash
 from nfi_pyro.errors import RunError, SpecError
 from nfi_pyro.portfolio.risk import equal_weights, portfolio_risk
 from nfi_pyro.portfolio.weights import read_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nfi_pyro.catalogue import MODELS, find_model
 from nfi_pyro.data.splits import DateSplit, Span, split_dates
@@ -16,13 +16,17 @@ from nfi_pyro.svi.config import SVIConfig
 
 
 class SplitSettings(BaseModel):
-    """First and last signal date of each span, ISO days; all absent means 70/15/15 percent."""
+    """First and last signal date of each span, ISO days; all absent means 70/15/15 percent.
+
+    `embargo` more dates are left out before each span, beyond the purge.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: Span | None = None
     validation: Span | None = None
     test: Span | None = None
+    embargo: int = Field(default=0, ge=0)
 
     @field_validator("train", "validation", "test", mode="before")
     @classmethod
@@ -41,6 +45,7 @@ class SplitSettings(BaseModel):
             test=self.test,
             start_lag=int(label["start_lag"]),
             horizon=int(label["horizon"]),
+            embargo=self.embargo,
         )
 
 

@@ -14,12 +14,15 @@ forward_return  (date, asset)           float32, decimal, NaN = not observed; at
 Optional: ``exposures`` (date, asset, factor) and the (date, asset) variables of `OPTIONAL`.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NewType
 
 import numpy as np
 import xarray as xr
 
 from nfi_pyro.data.labels import UNITS
+from nfi_pyro.data.store.lazy import is_lazy
 from nfi_pyro.dims import ASSET, DATE, FACTOR, FEATURE
 from nfi_pyro.errors import PanelError, name_places
 
@@ -33,12 +36,25 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "exposures": (DATE, ASSET, FACTOR),
     **dict.fromkeys(
-        ("close", "volume", "suspended", "limit_up", "limit_down", "market_cap", "industry"),
+        (
+            *("close", "volume", "market_cap", "industry"),
+            *("listed", "suspended", "limit_up", "limit_down", "one_price", "st", "universe"),
+            "complete",
+        ),
         (DATE, ASSET),
     ),
 }
-_DTYPES = {"features": "float32", "tradable": "bool", "forward_return": "float32"}
+_MASKS = (
+    *("tradable", "listed", "suspended", "limit_up", "limit_down", "one_price", "st", "universe"),
+    "complete",
+)
+_DTYPES = {
+    "features": "float32",
+    "forward_return": "float32",
+    **dict.fromkeys(_MASKS, "bool"),
+}
 _MOST_PLACES = 1000
+_BLOCK_BYTES = 64 * 2**20
 
 
 def check_panel(dataset: xr.Dataset) -> Panel:
@@ -162,25 +178,73 @@ def _layout_violations(dataset: xr.Dataset, name: str) -> list[str]:
     return found
 
 
+def feature_blocks(
+    dataset: xr.Dataset, span: slice | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the features of a few dates at a time, (rows, values float32 (date, asset, feature)).
+
+    Features in memory come as views, features on disk are read, about 64 MiB at a time. `span`
+    restricts the dates, by position.
+    """
+    features = dataset["features"]
+    first, last = (0, len(features)) if span is None else (span.start, span.stop)
+    row = max(1, features.nbytes // max(1, len(features)))
+    step = int(max(1, _BLOCK_BYTES // row))
+    for start in range(first, last, step):
+        rows = slice(start, min(start + step, last))
+        yield rows, features[rows].to_numpy()
+
+
+@dataclass(frozen=True)
+class PanelBlocks:
+    """Features and tradable cells of a span of dates; iterating again starts again.
+
+    Attributes
+    ----------
+    panel : Dataset
+    span : slice
+        Positions of the dates.
+    """
+
+    panel: xr.Dataset
+    span: slice
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (features, tradable) of a few dates at a time, in order."""
+        tradable = self.panel["tradable"].to_numpy()
+        for rows, values in feature_blocks(self.panel, self.span):
+            yield values, tradable[rows]
+
+
 def _feature_violations(dataset: xr.Dataset) -> list[str]:
     tradable = dataset["tradable"].to_numpy()
-    values = dataset["features"].to_numpy()
-    count = 0
-    places: list[str] = []
-    for position in range(values.shape[2]):  # one feature at a time: no copy of the whole array
-        bad = tradable & ~np.isfinite(values[:, :, position])
-        count += int(bad.sum())
-        if bad.any() and len(places) < _MOST_PLACES:
-            feature = (
-                dataset[FEATURE].to_numpy()[position] if FEATURE in dataset.coords else position
-            )
-            places += [f"{feature} {place}" for place in cells(dataset, bad)]
+    if "complete" in dataset and is_lazy(dataset["features"]):  # as read_panel gives it, verified
+        odd = tradable & ~dataset["complete"].to_numpy()
+        count, places = int(odd.sum()), cells(dataset, odd)
+    else:
+        count, places = _undefined_cells(dataset, tradable)
     if not count:
         return []
     return [
         f"features must be finite wherever tradable; got {count} NaN or inf cells at "
         f"{name_places(places)}. Set tradable to False there, or fill them on purpose."
     ]
+
+
+def _undefined_cells(dataset: xr.Dataset, tradable: np.ndarray) -> tuple[int, list[str]]:
+    """Return how many features are not finite where tradable, and where the first of them are."""
+    names = dataset[FEATURE].to_numpy() if FEATURE in dataset.coords else None
+    count = 0
+    places: list[str] = []
+    for rows, values in feature_blocks(dataset):
+        odd = tradable[rows, :, None] & ~np.isfinite(values)
+        count += int(odd.sum())
+        room = _MOST_PLACES - len(places)
+        if room > 0 and odd.any():
+            for row, column, position in np.argwhere(odd)[:room]:
+                name = position if names is None else names[position]
+                places.append(f"{name} {_cell(dataset, rows.start + row, column)}")
+    return count, places
 
 
 def _label_violations(dataset: xr.Dataset) -> list[str]:
@@ -210,13 +274,13 @@ def _label_violations(dataset: xr.Dataset) -> list[str]:
 
 def cells(dataset: xr.Dataset, mask: np.ndarray) -> list[str]:
     """Return "asset date" for the true cells of a (date, asset) mask, 1000 at most."""
-    dates = dataset[DATE].to_numpy() if DATE in dataset.coords else None
-    assets = dataset[ASSET].to_numpy() if ASSET in dataset.coords else None
-    places = []
-    for row, column in np.argwhere(mask)[:_MOST_PLACES]:
-        asset = f"asset {column}" if assets is None else assets[column]
-        places.append(f"{asset} {_day(dates[row]) if dates is not None else f'date {row}'}")
-    return places
+    return [_cell(dataset, row, column) for row, column in np.argwhere(mask)[:_MOST_PLACES]]
+
+
+def _cell(dataset: xr.Dataset, row: int, column: int) -> str:
+    dates, assets = dataset.coords.get(DATE), dataset.coords.get(ASSET)
+    asset = f"asset {column}" if assets is None else assets.to_numpy()[column]
+    return f"{asset} {f'date {row}' if dates is None else _day(dates.to_numpy()[row])}"
 
 
 def _day(date: object) -> str:

@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from nfi_pyro.data.windows import Outcome, PanelBatch
+from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import FactorMixture, FactorReturn, independent_normal
 from nfi_pyro.distributions.factor_posterior import low_rank_evidence
 from nfi_pyro.errors import SpecError

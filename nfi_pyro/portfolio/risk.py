@@ -6,12 +6,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nfi_pyro.errors import WeightsError
+from nfi_pyro.errors import SpecError, WeightsError
 from nfi_pyro.portfolio.results import PortfolioRisk
 from nfi_pyro.posterior.portfolio_law import Weights
 from nfi_pyro.posterior.return_forecast import Date, ReturnForecast
 
 LEVELS = (0.95, 0.99)
+_UNIT_REASONS = {
+    "excess": "an excess return leaves out the benchmark's own risk, which a portfolio bears",
+    "rank": "a rank has no unit of money",
+}
 
 
 def portfolio_risk(
@@ -44,8 +48,10 @@ def portfolio_risk(
     Raises
     ------
     WeightsError, SpecError
-        See `ReturnForecast.portfolio`; also if the portfolio has no variance.
+        See `ReturnForecast.portfolio`; also if the portfolio has no variance, or the forecast
+        is not of returns: then there is no portfolio risk to give.
     """
+    _require_returns(forecast)
     law = forecast.portfolio(weights, date)
     sd = law.standard_deviation
     if not sd > 0.0:
@@ -86,6 +92,17 @@ def portfolio_risk(
         ),
         method="closed form" if law.is_gaussian else f"Monte Carlo, {draws} draws",
     )
+
+
+def _require_returns(forecast: ReturnForecast) -> None:
+    """Refuse forecasts whose unit is not a return, and say why."""
+    unit = str(forecast.data.attrs.get("unit", "none"))
+    if unit != "return":
+        reason = _UNIT_REASONS.get(unit, "its unit is not known")
+        raise SpecError(
+            f"portfolio risk must come from forecasts of returns; got labels of unit {unit!r}: "
+            f"{reason}. Fit on a label of kind raw (unit return)."
+        )
 
 
 def equal_weights(forecast: ReturnForecast, date: Date | None = None) -> pd.Series:

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from nfi_pyro.data.panel import Panel, check_panel
-from nfi_pyro.data.windows import Outcome, PanelWindows
+from nfi_pyro.data.training.windows import Outcome, PanelWindows
 from nfi_pyro.errors import PanelError, SplitError
 from nfi_pyro.svi.trained import SVIFit
 
@@ -37,9 +37,9 @@ class PanelPass:
     def contexts(self, fit: SVIFit) -> Iterator[tuple[Any, Outcome]]:
         """Yield the model's context and the outcome of each block."""
         with torch.no_grad():
-            for start, stop in self.windows.blocks(self.span, fit.config.block_size):
-                batch = self.windows.batch(start, stop)
-                yield fit.model.context(batch), self.windows.outcome(start, stop)
+            blocks = self.windows.blocks(self.span, fit.config.block_size)
+            for batch, outcome in self.windows.stream(blocks):
+                yield fit.model.context(batch), outcome
 
 
 def require_label(fit: SVIFit, panel: Panel) -> None:
@@ -81,7 +81,7 @@ def open_pass(fit: SVIFit, panel: Panel, dates: DateRange | None) -> PanelPass:
     windows = PanelWindows(
         panel,
         lags=int(fit.model.spec.lags),
-        scaler=fit.scaler,
+        transforms=fit.transforms,
         return_scale=fit.return_scale,
     )
     index = pd.DatetimeIndex(windows.dates)

@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.data.windows import Outcome
+from nfi_pyro.data.training.windows import Outcome
 from nfi_pyro.distributions.factor_mixture import FactorMixture
 from nfi_pyro.distributions.factor_posterior import gaussian_factor_posterior
 from nfi_pyro.errors import SpecError

@@ -384,3 +384,15 @@ def universe_lines(coverage: xr.Dataset) -> Markup:
         _date_axis(axis, "Date (close)")
         _say_if_empty(axis, values)
         return _finish(figure, "fig-universe", "Line chart of the number of assets by date")
+
+
+def priced_line(counts: xr.DataArray) -> Markup:
+    """Return the number of assets with a close by date."""
+    with _drawing(2.7) as figure:
+        axis = figure.add_subplot()
+        axis.plot(counts[DATE].values, counts.values, color=BLUE)
+        axis.set_ylabel("Assets with a close")
+        axis.set_ylim(bottom=0)
+        axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _date_axis(axis, "Date (close)")
+        return _finish(figure, "fig-priced", "Line chart of the number of priced assets by date")

@@ -1,9 +1,10 @@
 """How a model is trained: checked, frozen, stored with the run."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from nfi_pyro.data.training.transform_chain import check_steps
 from nfi_pyro.errors import SpecError
 
 Objective = Literal["elbo", "marginal", "paper"]
@@ -39,6 +40,9 @@ class SVIConfig(BaseModel):
         Epochs without a better validation log score before training stops.
     max_non_finite : int
         Non-finite steps that are skipped and counted; one more is fatal.
+    transforms : tuple
+        Of features, in order, each fitted on the training dates; a name, or a table of a name and
+        its options: see `nfi_pyro.data.training.transforms.TRANSFORMS`.
     device : str
         ``auto`` is CUDA when there is one.
     progress : bool
@@ -57,8 +61,16 @@ class SVIConfig(BaseModel):
     clip_norm: float = Field(default=5.0, gt=0.0)
     patience: int = Field(default=8, ge=1)
     max_non_finite: int = Field(default=5, ge=0)
+    transforms: tuple[str | dict[str, Any], ...] = ("robust_zscore",)
     device: str = "auto"
     progress: bool = True
+
+    @field_validator("transforms")
+    @classmethod
+    def _known_steps(cls, steps: Any) -> Any:
+        """Refuse steps that no transform goes by."""
+        check_steps(steps)
+        return steps
 
 
 def check_seed(seed: int) -> int:

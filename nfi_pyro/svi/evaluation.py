@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nfi_pyro.data.ranking import rank_correlation
-from nfi_pyro.data.windows import PanelWindows
+from nfi_pyro.data.training.windows import PanelWindows
 from nfi_pyro.svi.protocol import PricingModel
 
 
@@ -36,9 +36,8 @@ def evaluate_forecasts(
     total, n_cells = 0.0, 0
     means, returns, masks = [], [], []
     with torch.no_grad():
-        for start, stop in windows.blocks(span, block_size):
-            outcome = windows.outcome(start, stop)
-            marginal = model.law(model.context(windows.batch(start, stop))).marginal()
+        for batch, outcome in windows.stream(windows.blocks(span, block_size)):
+            marginal = model.law(model.context(batch)).marginal()
             log_prob = marginal.log_prob(outcome.forward_return)
             total += float(torch.where(outcome.observed, log_prob, 0.0).sum(dtype=torch.float64))
             n_cells += int(outcome.observed.sum())

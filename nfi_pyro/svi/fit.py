@@ -13,11 +13,11 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 import nfi_pyro
-from nfi_pyro.data.panel import Panel, check_panel
+from nfi_pyro.data.panel import Panel, PanelBlocks, check_panel
 from nfi_pyro.data.splits import DateSplit, split_dates
-from nfi_pyro.data.storage import panel_hash
-from nfi_pyro.data.transforms import RobustZScore
-from nfi_pyro.data.windows import PanelWindows
+from nfi_pyro.data.store.digests import panel_hash
+from nfi_pyro.data.training.transform_chain import TransformChain
+from nfi_pyro.data.training.windows import PanelWindows
 from nfi_pyro.errors import CheckpointError, PanelError, SpecError
 from nfi_pyro.svi.checkpoint import load_state, make_folder, save_state
 from nfi_pyro.svi.config import SVIConfig, check_seed
@@ -78,14 +78,15 @@ def fit_svi(
     config = config or SVIConfig()
     check_seed(seed)
     panel = check_panel(panel)
-    label = {key: _plain(panel["forward_return"].attrs[key]) for key in _LABEL_KEYS}
+    stored = panel["forward_return"].attrs
+    label = {key: _plain(stored[key]) for key in _LABEL_KEYS if key in stored}
     split = split or split_dates(
         panel["date"].values, start_lag=label["start_lag"], horizon=label["horizon"]
     )
     _check_features(model, panel)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        loop, scaler = _prepare(model, panel, split, config, seed)
+        loop, transforms = _prepare(model, panel, split, config, seed)
         identity = _identity(model, panel, split, config, seed)
         place = None if checkpoint is None else Path(checkpoint)
         if resume:
@@ -99,7 +100,7 @@ def fit_svi(
         config=config,
         seed=seed,
         split=split,
-        scaler=scaler,
+        transforms=transforms,
         return_scale=loop.windows.return_scale,
         label=label,
         history=history,
@@ -108,7 +109,7 @@ def fit_svi(
     )
 
 
-_LABEL_KEYS = ("start_lag", "horizon", "unit")
+_LABEL_KEYS = ("start_lag", "horizon", "unit", "kind", "price", "benchmark")
 
 
 def _plain(value: object) -> Any:
@@ -127,13 +128,13 @@ def _check_features(model: Any, panel: Panel) -> None:
 
 def _prepare(
     model: Any, panel: Panel, split: DateSplit, config: SVIConfig, seed: int
-) -> tuple[TrainingLoop, RobustZScore]:
-    """Return a loop over standardised windows, and the scaler of the features."""
+) -> tuple[TrainingLoop, TransformChain]:
+    """Return a loop over standardised windows, and the transforms of the features."""
     dates = panel["date"].values
     train, validation = split.train.positions(dates), split.validation.positions(dates)
-    tradable = panel["tradable"].values[train]
     names = tuple(str(name) for name in panel["feature"].values)
-    scaler = RobustZScore.fit(panel["features"].values[train], tradable, names)
+    transforms = TransformChain.fit(config.transforms, PanelBlocks(panel, train), names)
+    tradable = panel["tradable"].values[train]
     returns = panel["forward_return"].values[train][tradable].astype(np.float64)
     known = returns[np.isfinite(returns)]
     return_scale = float(known.std()) if known.size else 0.0
@@ -146,7 +147,7 @@ def _prepare(
     windows = PanelWindows(
         panel,
         lags=model.spec.lags,
-        scaler=scaler,
+        transforms=transforms,
         return_scale=return_scale,
         device=_device(config.device),
     )
@@ -158,8 +159,8 @@ def _prepare(
                 f"return; got none in {span.stop - span.start} dates. Use a longer span, more "
                 "history before it, or a smaller spec.lags."
             )
-    fresh = type(model)(model.spec, seed=seed).to(windows.features.device)
-    return TrainingLoop(fresh, windows, train, validation, config, seed), scaler
+    fresh = type(model)(model.spec, seed=seed).to(windows.device)
+    return TrainingLoop(fresh, windows, train, validation, config, seed), transforms
 
 
 def _device(name: str) -> torch.device:
@@ -201,7 +202,7 @@ def _identity(
     model: Any, panel: Panel, split: DateSplit, config: SVIConfig, seed: int
 ) -> dict[str, Any]:
     """Return what two fits must share to be the same fit."""
-    training = config.model_dump(exclude={"progress"})
+    training = config.model_dump(mode="json", exclude={"progress"})
     return {
         "model": model.name,
         "spec": model.spec.model_dump(),
@@ -293,7 +294,7 @@ def _provenance(loop: TrainingLoop, panel: Panel, seconds: float) -> dict[str, A
         "n_tradable_cells": int(panel["tradable"].values.sum()),
         "n_entered_cells": int(entered.sum()),
         "n_parameters": sum(p.numel() for p in loop.model.parameters()),
-        "device": str(loop.windows.features.device),
+        "device": str(loop.windows.device),
         "threads": torch.get_num_threads(),
         "wall_seconds": round(seconds, 3),
         "n_skipped_steps": loop.n_non_finite,

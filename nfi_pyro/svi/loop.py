@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from nfi_pyro.data.windows import PanelWindows
+from nfi_pyro.data.training.windows import Outcome, PanelBatch, PanelWindows
 from nfi_pyro.errors import NonFiniteLossError, name_places
 from nfi_pyro.svi.config import SVIConfig
 from nfi_pyro.svi.evaluation import ForecastQuality, evaluate_forecasts
@@ -71,8 +71,10 @@ class TrainingLoop:
     def run_epoch(self, bar: "tqdm[Any]") -> None:
         """Train on every block once, then score the validation dates and keep the best."""
         self.model.train()
-        for start in self._block_starts():
-            terms, norm = self._train_block(start, start + self.block)
+        blocks = [(start, start + self.block) for start in self._block_starts()]
+        steps = self.windows.stream(blocks, span=self.train)
+        for (start, stop), (batch, outcome) in zip(blocks, steps, strict=True):
+            terms, norm = self._train_block(batch, outcome, (start, stop))
             self._record_step(terms, norm)
             bar.update()
             if self.step % 10 == 0 or self.step == 1:
@@ -93,11 +95,11 @@ class TrainingLoop:
         moved = (starts + shift - self.block // 2).clamp(self.train.start, last)
         return moved[order].tolist()
 
-    def _train_block(self, start: int, stop: int) -> tuple[ObjectiveTerms, float]:
+    def _train_block(
+        self, batch: PanelBatch, outcome: Outcome, block: tuple[int, int]
+    ) -> tuple[ObjectiveTerms, float]:
         """Take one optimiser step on a block of dates, or skip it when it is not finite."""
         self._set_learning_rate()
-        batch = self.windows.batch(start, stop, span=self.train)
-        outcome = self.windows.outcome(start, stop)
         self.optimizer.zero_grad(set_to_none=True)
         # Shapes are checked by Pyro on the first step; later ones would repeat the same checks.
         with pyro.validation_enabled(self.step == 0):
@@ -114,7 +116,7 @@ class TrainingLoop:
         if finite:
             self.optimizer.step()
         else:
-            self._count_non_finite(start, stop)
+            self._count_non_finite(*block)
         self.step += 1
         return terms, float(norm)
 

@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from nfi_pyro.data.windows import Outcome
+from nfi_pyro.data.training.windows import Outcome
 from nfi_pyro.errors import SpecError
 from nfi_pyro.svi.config import Objective
 from nfi_pyro.svi.protocol import VariationalModel

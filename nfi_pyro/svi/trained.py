@@ -15,7 +15,7 @@ from xarray.backends import H5NetCDFStore
 
 from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.splits import DateSplit
-from nfi_pyro.data.transforms import RobustZScore
+from nfi_pyro.data.training.transform_chain import TransformChain
 from nfi_pyro.errors import CheckpointError, RunError, SpecError
 from nfi_pyro.svi.checkpoint import (
     MANIFEST,
@@ -28,7 +28,7 @@ from nfi_pyro.svi.checkpoint import (
 )
 from nfi_pyro.svi.config import SVIConfig
 
-FORMAT = 1
+FORMAT = 2
 _PLAIN = ("seed", "return_scale", "label", "provenance", "status")
 _FILES = ("spec.json", "config.json", "fit.json", "weights.safetensors", "history.nc")
 
@@ -45,10 +45,11 @@ class SVIFit:
     seed : int
     split : DateSplit
         Signal dates after purging.
-    scaler : RobustZScore
-        Fitted on the training dates.
+    transforms : TransformChain
+        Of features, fitted on the training dates.
     return_scale : float
-        Standard deviation of the training returns, decimal; the model works in units of it.
+        Standard deviation of the training labels, in the label's unit (decimal for returns); the
+        model works in units of it, and forecasts come back in the label's.
     label : dict
         `start_lag`, `horizon` (trading days) and `unit` of the return.
     history : Dataset
@@ -63,7 +64,7 @@ class SVIFit:
     config: SVIConfig
     seed: int
     split: DateSplit
-    scaler: RobustZScore
+    transforms: TransformChain
     return_scale: float
     label: dict[str, Any]
     history: xr.Dataset
@@ -87,7 +88,7 @@ class SVIFit:
             {
                 "seed": self.seed,
                 "split": self.split.as_dict(),
-                "scaler": self.scaler.as_dict(),
+                "transforms": self.transforms.as_dict(),
                 "return_scale": self.return_scale,
                 "label": self.label,
                 "provenance": self.provenance,
@@ -123,7 +124,7 @@ class SVIFit:
             values: dict[str, Any] = {
                 "config": SVIConfig.model_validate(read_json(places["config.json"])),
                 "split": DateSplit.from_dict(fit["split"]),
-                "scaler": RobustZScore.from_dict(fit["scaler"]),
+                "transforms": TransformChain.from_dict(fit["transforms"]),
                 **{name: fit[name] for name in _PLAIN},
             }
         except (SpecError, ValidationError, KeyError, TypeError, AttributeError) as error:

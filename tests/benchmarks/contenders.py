@@ -10,7 +10,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from nfi_pyro.data.windows import Outcome, PanelBatch
+from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.factor_vae import FactorVAE, FactorVAESpec
 from nfi_pyro.nets.encoder import PortfolioEncoder
 from nfi_pyro.svi.objective import evaluate_objective

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nfi_pyro.catalogue import MODELS, find_model
-from nfi_pyro.data.windows import Outcome, PanelBatch
+from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions import FactorMixture
 from nfi_pyro.errors import SpecError
 from nfi_pyro.svi import PricingModel, evaluate_objective

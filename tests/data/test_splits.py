@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfi_pyro.data import DateSplit, split_dates
-from nfi_pyro.data.splits import DateSpan
+from nfi_pyro.data.splits import DateSpan, describe_splits, walk_forward
 from nfi_pyro.errors import SplitError
 
 DAYS = pd.bdate_range("2020-01-01", periods=101)
@@ -167,3 +168,200 @@ def test_a_split_survives_json() -> None:
         assert DateSplit.from_dict(json.loads(json.dumps(split.as_dict()))) == split
     with pytest.raises(SplitError, match=r"must name train and validation; got \['test'\]"):
         DateSplit.from_dict({"test": {"first": day(0), "last": day(1)}})
+
+
+def test_a_split_of_an_older_run_has_no_embargo() -> None:
+    stored = split_dates(DATES, embargo=3).as_dict()
+    assert DateSplit.from_dict(stored).embargo == 3
+    del stored["embargo"]
+    assert DateSplit.from_dict(stored).embargo == 0
+
+
+# ---- embargo and ends beyond the panel ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("embargo", [0, 1, 5])
+def test_an_embargo_keeps_more_dates_clear(embargo: int) -> None:
+    split = split_dates(
+        DATES,
+        train=(day(0), day(40)),
+        validation=(day(41), day(70)),
+        test=(day(71), day(100)),
+        horizon=3,
+        embargo=embargo,
+    )
+    train, validation, test = positions(split)
+    assert (train, validation) == (slice(0, 37 - embargo), slice(41, 67 - embargo))
+    assert test == slice(71, 101)
+    assert (split.n_purged, split.embargo) == (2 * (4 + embargo), embargo)
+
+
+def test_an_embargo_out_of_range_or_too_long_is_refused() -> None:
+    with pytest.raises(SplitError, match="embargo must be an integer >= 0; got -1"):
+        split_dates(DATES, embargo=-1)
+    with pytest.raises(
+        SplitError,
+        match="validation must keep at least one date after purging 2 dates and an "
+        f"embargo of 13 before the next span; got 15 dates from {day(70)}",
+    ):
+        split_dates(DATES, embargo=13)
+
+
+def test_a_last_day_may_fall_into_a_holiday_but_not_into_next_month() -> None:
+    last = DAYS[100] + pd.Timedelta(days=7)
+    spans: dict[str, Any] = {"train": (day(0), day(40)), "validation": (day(43), day(70))}
+    split = split_dates(DATES, **spans, test=(day(71), f"{last:%Y-%m-%d}"))
+    assert positions(split)[2] == slice(71, 101)
+    late = last + pd.Timedelta(days=1)
+    with pytest.raises(
+        SplitError,
+        match=f"test must end inside the panel, .* got an end on {late:%Y-%m-%d} for a "
+        f"panel up to {day(100)}",
+    ):
+        split_dates(DATES, **spans, test=(day(71), f"{late:%Y-%m-%d}"))
+    with pytest.raises(SplitError, match="validation must end inside the panel"):
+        split_dates(DATES, train=(day(0), day(40)), validation=(day(43), "2035-01-01"))
+
+
+def test_dates_out_of_order_are_refused() -> None:
+    mixed = DATES.copy()
+    mixed[[3, 4]] = mixed[[4, 3]]
+    with pytest.raises(SplitError, match=f"must strictly increase; got {day(4)} before {day(3)}"):
+        split_dates(mixed)
+    with pytest.raises(SplitError, match="dates must strictly increase"):
+        walk_forward(np.repeat(DATES, 2), train=50, validation=7, test=7)
+
+
+def test_a_time_of_day_is_within_its_day() -> None:
+    dates = DATES + np.timedelta64(15, "h")
+    assert DateSpan(day(2), day(4)).positions(dates) == slice(2, 5)
+    split = split_dates(dates)
+    assert positions(split, dates) == positions(split_dates(DATES))
+
+
+# ---- walk-forward -------------------------------------------------------------------------------
+
+
+def test_expanding_windows_train_on_all_that_went_before() -> None:
+    splits = walk_forward(DATES, train=53, validation=13, test=17)
+    # Tests begin at 66, 83 and 100; the last has the one date left.
+    assert [positions(split) for split in splits] == [
+        [slice(0, 51), slice(53, 64), slice(66, 83)],
+        [slice(0, 68), slice(70, 81), slice(83, 100)],
+        [slice(0, 85), slice(87, 98), slice(100, 101)],
+    ]
+    assert [split.n_purged for split in splits] == [4, 4, 4]
+
+
+def test_rolling_windows_keep_their_size() -> None:
+    label = {"start_lag": 0, "horizon": 3, "unit": "return"}
+    splits = walk_forward(
+        DATES, train=53, validation=13, test=17, mode="rolling", embargo=2, label=label
+    )
+    assert [positions(split) for split in splits] == [
+        [slice(0, 48), slice(53, 61), slice(66, 83)],
+        [slice(17, 65), slice(70, 78), slice(83, 100)],
+        [slice(34, 82), slice(87, 95), slice(100, 101)],
+    ]
+
+
+def test_a_longer_step_leaves_dates_untested() -> None:
+    splits = walk_forward(DATES, train=41, validation=7, test=5, step=23)
+    assert [positions(split)[2] for split in splits] == [
+        slice(48, 53),
+        slice(71, 76),
+        slice(94, 99),
+    ]
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    n=st.integers(40, 211),
+    sizes=st.tuples(st.integers(12, 60), st.integers(12, 40), st.integers(1, 50)),
+    start_lag=st.integers(0, 3),
+    horizon=st.integers(1, 5),
+    embargo=st.integers(0, 3),
+    mode=st.sampled_from(["expanding", "rolling"]),
+)
+def test_walking_forward_never_sees_a_later_label(
+    n: int, sizes: tuple[int, int, int], start_lag: int, horizon: int, embargo: int, mode: str
+) -> None:
+    dates = pd.bdate_range("2015-06-01", periods=n).to_numpy()
+    train, validation, test = sizes
+    if train + validation >= n:
+        with pytest.raises(SplitError, match=r"must outnumber train \+ validation"):
+            walk_forward(dates, train=train, validation=validation, test=test)
+        return
+    splits = walk_forward(
+        dates,
+        train=train,
+        validation=validation,
+        test=test,
+        mode=mode,
+        embargo=embargo,
+        label={"start_lag": start_lag, "horizon": horizon},
+    )
+    reach = start_lag + horizon
+    tested: list[int] = []
+    for split in splits:
+        spans = positions(split, dates)
+        for before, after in pairwise(spans):
+            realised = dates[before.stop - 1 + reach]
+            assert realised < dates[after.start]
+            assert after.start - before.stop == reach + embargo
+        tested.extend(range(spans[2].start, spans[2].stop))
+        # The same function purges: fixed spans of the same dates give the same split.
+        whole: dict[str, tuple[int, int]] = {
+            "train": (0 if mode == "expanding" else spans[1].start - train, spans[1].start - 1),
+            "validation": (spans[1].start, spans[2].start - 1),
+            "test": (spans[2].start, spans[2].stop - 1),
+        }
+        days = pd.DatetimeIndex(dates).strftime("%Y-%m-%d")
+        named: dict[str, Any] = {name: (days[a], days[b]) for name, (a, b) in whole.items()}
+        fixed = split_dates(
+            dates,
+            **named,
+            start_lag=start_lag,
+            horizon=horizon,
+            embargo=embargo,
+        )
+        assert fixed == split
+    assert tested == list(range(train + validation, n))
+
+
+def test_bad_walks_are_refused() -> None:
+    sizes: dict[str, Any] = {"train": 50, "validation": 10, "test": 10}
+    with pytest.raises(SplitError, match="step must be >= test, or test spans overlap; got 9"):
+        walk_forward(DATES, **sizes, step=9)
+    with pytest.raises(SplitError, match=r"mode must be one of .*; got 'sliding'"):
+        walk_forward(DATES, **sizes, mode="sliding")
+    with pytest.raises(SplitError, match="train must be an integer >= 1; got 0"):
+        walk_forward(DATES, train=0, validation=10, test=10)
+    with pytest.raises(SplitError, match=r"test must be an integer >= 1; got 2\.5"):
+        walk_forward(DATES, train=50, validation=10, test=2.5)  # type: ignore[arg-type]
+    with pytest.raises(SplitError, match="step must be an integer >= 1; got True"):
+        walk_forward(DATES, **sizes, step=True)
+    with pytest.raises(SplitError, match="embargo must be an integer >= 0; got -2"):
+        walk_forward(DATES, **sizes, embargo=-2)
+    with pytest.raises(SplitError, match=r"label must have start_lag and horizon; got \['unit'\]"):
+        walk_forward(DATES, **sizes, label={"unit": "return"})
+    with pytest.raises(SplitError, match=f"train must keep at least one date .* from {day(0)}"):
+        walk_forward(DATES, train=2, validation=10, test=10)
+
+
+def test_splits_are_described_in_a_table() -> None:
+    splits = walk_forward(DATES, train=53, validation=13, test=17)
+    table = describe_splits(splits, DATES)
+    assert list(table.columns) == [
+        *("train_first", "train_last", "train_dates"),
+        *("validation_first", "validation_last", "validation_dates"),
+        *("test_first", "test_last", "test_dates", "purged", "embargo"),
+    ]
+    assert table["train_dates"].tolist() == [51, 68, 85]
+    assert table["test_dates"].tolist() == [17, 17, 1]
+    assert table.loc[1, "test_first"] == day(83)
+    assert table.loc[2, "test_last"] == day(100)
+    assert table["purged"].tolist() == [4, 4, 4]
+    alone = split_dates(DATES, train=(day(0), day(40)), validation=(day(41), day(60)))
+    row = describe_splits([alone], DATES).iloc[0]
+    assert (row["test_first"], row["test_dates"]) == ("", 0)

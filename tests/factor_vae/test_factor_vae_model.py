@@ -13,8 +13,9 @@ from pyro.infer import Predictive
 from torch import nn
 
 from nfi_pyro.data.splits import DateSpan, DateSplit
-from nfi_pyro.data.transforms import RobustZScore
-from nfi_pyro.data.windows import Outcome, PanelBatch
+from nfi_pyro.data.training.column_statistics import ArrayBlocks
+from nfi_pyro.data.training.transform_chain import TransformChain
+from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.errors import SpecError
 from nfi_pyro.factor_vae import FactorVAE, FactorVAESpec
 from nfi_pyro.factor_vae.model import FactorVAEContext
@@ -220,7 +221,9 @@ def test_a_forecast_without_outcomes_is_the_same_forecast(make_panel, variant: s
         config=SVIConfig(),
         seed=0,
         split=DateSplit(span, DateSpan("2021-03-04", "2021-03-09"), None, 0),
-        scaler=RobustZScore.fit(features, tradable, ("f0", "f1", "f2")),
+        transforms=TransformChain.fit(
+            ["robust_zscore"], ArrayBlocks(features, tradable), ("f0", "f1", "f2")
+        ),
         return_scale=0.02,
         label={"start_lag": 1, "horizon": 1, "unit": "return"},
         history=panel[[]],

@@ -187,7 +187,7 @@ def test_an_interrupted_run_is_called_unfinished(run: Path, folder: Path) -> Non
     [
         pytest.param("fit.json", lambda value: {}, id="no-keys"),
         pytest.param("fit.json", lambda value: [], id="no-mapping"),
-        pytest.param("fit.json", lambda value: value | {"scaler": {}}, id="no-scaler"),
+        pytest.param("fit.json", lambda value: value | {"transforms": {}}, id="no-transforms"),
         pytest.param("spec.json", lambda value: [], id="spec"),
         pytest.param("spec.json", lambda value: value | {"model": "other"}, id="model"),
         pytest.param("config.json", lambda value: value | {"new": 1}, id="config"),
@@ -215,7 +215,7 @@ def test_a_damaged_manifest_or_panel_place_is_named(run: Path) -> None:
     rewrite(run, "run.json", lambda value: {})
     with pytest.raises(RunError, match=r"run.json must say where the panel lies"):
         forecast(run)
-    (run / "manifest.json").write_text('{"format": 1}')
+    (run / "manifest.json").write_text('{"format": 2}')
     with pytest.raises(CheckpointError, match=r"manifest.json must list the digest of each file"):
         forecast(run)
 

@@ -41,7 +41,8 @@ def test_a_run_describes_itself(finished: Path) -> None:
     assert len(provenance["panel_hash"]) == 64
     assert provenance["wall_seconds"] > 0
     assert provenance["split"]["n_purged"] == 4
-    assert trained.label == {"start_lag": 1, "horizon": 1, "unit": "return"}
+    kind = {"kind": "raw", "price": "close", "unit": "return"}
+    assert trained.label == {"start_lag": 1, "horizon": 1, **kind}
     manifest = json.loads((finished / "manifest.json").read_text())
     assert set(manifest["sha256"]) == {path.name for path in finished.iterdir()} - {"manifest.json"}
     groups = set(read_inference_data(finished / "posterior.nc").groups())
@@ -170,7 +171,7 @@ def test_other_versions_truncation_and_tampering_are_refused(
     weights.write_bytes(content)
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(RunError, match="must have format 1; got 99"):
+    with pytest.raises(RunError, match="must have format 2; got 99"):
         forecast(run)
     with pytest.raises(RunError, match=r"a run directory must hold manifest.json"):
         forecast(tmp_path)

@@ -128,3 +128,21 @@ def test_the_equal_weight_book_holds_every_asset_with_a_forecast(
     empty["entered"].values[0] = False
     with pytest.raises(WeightsError, match=r"at least one asset; got no forecast on 2021-05-03"):
         equal_weights(ReturnForecast(empty), "2021-05-03")
+
+
+@pytest.mark.parametrize(
+    ("unit", "reason"),
+    [
+        ("excess", "leaves out the benchmark's own risk"),
+        ("rank", "a rank has no unit of money"),
+        ("parsec", "its unit is not known"),
+    ],
+)
+def test_only_forecasts_of_returns_have_a_risk(
+    gaussian: ReturnForecast, unit: str, reason: str
+) -> None:
+    relative = ReturnForecast(gaussian.data.assign_attrs(unit=unit))
+    with pytest.raises(SpecError, match=f"labels of unit '{unit}': .*{reason}.* Fit on a label"):
+        risk_of(relative, BOOKS[0])
+    with pytest.raises(SpecError, match="portfolio risk must be in return units"):
+        relative.portfolio(BOOKS[0], "2021-05-03")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from nfi_pyro.data.panel import Panel
+from nfi_pyro.data.panel import Panel, PanelBlocks
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel
-from nfi_pyro.data.transforms import RobustZScore
-from nfi_pyro.data.windows import PanelWindows
+from nfi_pyro.data.training.transform_chain import TransformChain
+from nfi_pyro.data.training.windows import PanelWindows
 from nfi_pyro.factor_vae import FactorVAE, FactorVAESpec
 from nfi_pyro.svi import SVIConfig
 from nfi_pyro.svi.loop import TrainingLoop
@@ -47,11 +47,10 @@ def config() -> SVIConfig:
 @pytest.fixture
 def make_loop(panel: Panel, model: FactorVAE) -> Callable[[SVIConfig], TrainingLoop]:
     """Return a maker of bare loops over 38 training and 13 validation dates."""
-    values, tradable = panel["features"].values[:40], panel["tradable"].values[:40]
     names = tuple(str(name) for name in panel["feature"].values)
-    scaler = RobustZScore.fit(values, tradable, names)
+    chain = TransformChain.fit(["robust_zscore"], PanelBlocks(panel, slice(0, 40)), names)
     scale = float(np.nanstd(panel["forward_return"].values[:40].astype(np.float64)))
-    windows = PanelWindows(panel, lags=LAGS, scaler=scaler, return_scale=scale)
+    windows = PanelWindows(panel, lags=LAGS, transforms=chain, return_scale=scale)
 
     def make(config: SVIConfig) -> TrainingLoop:
         fresh = FactorVAE(model.spec, seed=5)

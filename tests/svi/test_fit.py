@@ -1,6 +1,7 @@
 """Training: reproducible to the bit, blind to what is not training, honest when it ends early."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from nfi_pyro.data import read_panel, write_panel
 from nfi_pyro.data.panel import Panel, check_panel
-from nfi_pyro.data.windows import PanelWindows
+from nfi_pyro.data.store.lazy import is_lazy
+from nfi_pyro.data.training.windows import PanelWindows
 from nfi_pyro.errors import NonFiniteLossError, PanelError
 from nfi_pyro.factor_vae import FactorVAE
 from nfi_pyro.svi import SVIConfig, fit_svi, loop
@@ -56,6 +59,25 @@ def test_same_seed_gives_the_same_bits_and_another_seed_others(
     assert not one.history["elbo"].equals(other.history["elbo"])
     assert one.status == "finished"
     assert one.history.sizes == {"step": 24, "epoch": 4, "factor": 3}
+
+
+def test_a_panel_on_disk_gives_the_bits_of_the_panel_in_memory(
+    panel: Panel,
+    model: FactorVAE,
+    config: SVIConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = panel["features"].nbytes // panel.sizes["date"]
+    monkeypatch.setattr("nfi_pyro.data.store.panel_writer._CHUNK_BYTES", 3 * row)
+    monkeypatch.setattr("nfi_pyro.data.panel._BLOCK_BYTES", 5 * row)
+    lazy = read_panel(write_panel(panel, tmp_path / "panel.zarr"), lazy=True)
+    fit, from_disk = (fit_svi(model, p, config=config, seed=3) for p in (panel, lazy))
+    assert is_lazy(lazy["features"])
+    assert same_weights(fit.model.state_dict(), from_disk.model.state_dict())
+    xr.testing.assert_identical(fit.history, from_disk.history)
+    assert fit.transforms.as_dict() == from_disk.transforms.as_dict()
+    assert fit.provenance["panel_hash"] == from_disk.provenance["panel_hash"]
 
 
 @pytest.mark.draws
@@ -116,14 +138,14 @@ def test_scales_come_from_training_dates_alone(
     stop = base.split.train.positions(dates).stop
     later = fit_svi(model, corrupt(panel, slice(stop, None)), config=one_epoch, seed=3)
     assert later.return_scale == base.return_scale
-    np.testing.assert_array_equal(later.scaler.center, base.scaler.center)
-    np.testing.assert_array_equal(later.scaler.scale, base.scaler.scale)
+    assert later.transforms.as_dict() == base.transforms.as_dict()
     assert same_weights(base.model.state_dict(), later.model.state_dict())
     # The test has power: the last training date alone moves all three.
     inside = fit_svi(model, corrupt(panel, slice(stop - 1, stop)), config=one_epoch, seed=3)
     assert inside.return_scale != base.return_scale
-    assert not np.array_equal(inside.scaler.center, base.scaler.center)
-    assert not np.array_equal(inside.scaler.scale, base.scaler.scale)
+    for state in ("center", "scale"):
+        changed, same = (getattr(fit.transforms.transforms[0], state) for fit in (inside, base))
+        assert not np.array_equal(changed, same)
 
 
 def test_the_return_scale_is_the_standard_deviation_of_training_returns(
@@ -171,7 +193,7 @@ def test_the_validation_score_is_that_of_the_returned_weights(
     panel: Panel, model: FactorVAE, config: SVIConfig
 ) -> None:
     fit = fit_svi(model, panel, config=config, seed=3)
-    windows = PanelWindows(panel, lags=2, scaler=fit.scaler, return_scale=fit.return_scale)
+    windows = PanelWindows(panel, lags=2, transforms=fit.transforms, return_scale=fit.return_scale)
     span = fit.split.validation.positions(panel["date"].values)
     quality = evaluate_forecasts(fit.model, windows, span, config.block_size)
     scores = fit.history["validation_log_score"].values

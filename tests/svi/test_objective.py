@@ -14,7 +14,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from nfi_pyro.data.windows import Outcome, PanelBatch
+from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions import (
     FactorMixture,
     FactorReturn,

@@ -1,0 +1,1 @@
+"""What is wrong with prices, and whether anything looks ahead: findings, ledgers, audits."""

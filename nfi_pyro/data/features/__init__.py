@@ -1,0 +1,1 @@
+"""Alpha158: formulas, rolling operators, and their computation in blocks."""

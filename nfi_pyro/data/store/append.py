@@ -1,0 +1,242 @@
+"""New dates for a stored panel, without writing the old ones again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from nfi_pyro.data.checks.quality import LEDGER_ATTRIBUTE, DropLedger
+from nfi_pyro.data.panel import Panel, cells, check_panel, feature_blocks
+from nfi_pyro.data.panel_builder import PanelBuilder
+from nfi_pyro.data.panel_spec import PanelSpec
+from nfi_pyro.data.store.panel_writer import COMPLETE, PanelWriter
+from nfi_pyro.data.store.storage import read_panel
+from nfi_pyro.dims import ASSET, DATE, FEATURE
+from nfi_pyro.errors import PanelError, SpecError, name_places
+
+_TOLERANCE = 1e-5  # relative: another build's rounding, not another price
+
+
+_SHARED_DATES = 20
+
+
+def extend_panel(bars: xr.Dataset, path: str | Path, **options: Any) -> int:
+    """Add the dates of some bars that a stored panel does not have yet; return how many.
+
+    The panel is built with the options it was built with before. Features are computed for the
+    new dates and the 20 before them, which must agree with what is stored (see `append_panel`);
+    ages and universe see all the bars.
+
+    Parameters
+    ----------
+    bars : Dataset, dims (date, asset)
+        With the stored dates as far back as the windows of the new ones look.
+    path : str or Path
+        A panel that `build_panel` or `nfi panel` wrote.
+    **options
+        Fields of `PanelSpec` that cannot be stored (a benchmark series, spells, listing dates).
+        Others must be those that the panel was built with.
+
+    Raises
+    ------
+    PanelError, SpecError
+        As `append_panel` and `build_panel`; the stored panel is then as it was.
+    """
+    old = read_panel(path, lazy=True)
+    if "spec" not in old.attrs:
+        raise PanelError(
+            f"a panel to extend must carry the options it was built with; got none at {path}. "
+            "Build the new dates yourself and use append_panel."
+        )
+    written = str(old.attrs["spec"])
+    spec = PanelSpec.from_json(written, **options)
+    if spec.to_json() != written:
+        raise SpecError(
+            f"options of a panel to extend must be those it was built with ({written}); got "
+            f"{spec.to_json()}. Leave them out, or write a new panel."
+        )
+    builder = PanelBuilder(bars, spec)
+    dates = builder.bars[DATE].to_numpy()
+    first_new = int(np.searchsorted(dates, old[DATE].to_numpy()[-1], side="right"))
+    first = max(0, first_new - _SHARED_DATES)
+    ((_, values),) = builder.blocks(len(dates), first)
+    rest = builder.finish()
+    part = rest.isel({DATE: slice(first, None)})
+    part["features"] = ((DATE, ASSET, FEATURE), values, builder.feature_attrs)
+    return append_panel(Panel(part.assign_attrs(rest.attrs)), path)
+
+
+def append_panel(panel: Panel, path: str | Path) -> int:
+    """Add the dates of `panel` that a stored panel does not have yet; return how many there are.
+
+    `panel` must overlap the stored one: on the dates that both have, features where both are
+    tradable and labels where both are observed must agree, so that a new adjustment of old prices
+    cannot slip in. Labels that were not observed yet are taken from `panel`, as they mature. New
+    assets get NaN and False on the old dates; assets that `panel` lacks get them on the new ones.
+
+    The stored panel is replaced in one move at the end, and readable at every moment: old feature
+    files are linked, not copied, except the last chunk if it is not full.
+
+    Parameters
+    ----------
+    panel : Panel
+        Built like the stored one, with enough history that the new dates' windows are full.
+    path : str or Path
+        A panel that `write_panel` or `nfi panel` wrote.
+
+    Raises
+    ------
+    PanelError
+        When the panels do not overlap, differ where they do, or differ in features, label or
+        variables; or the disk refuses. The stored panel is then as it was.
+    """
+    target = Path(path)
+    check_panel(panel)
+    old = read_panel(target, lazy=True)
+    first_new = _first_new(panel, old, target)
+    if first_new == panel.sizes[DATE]:
+        return 0
+    known = pd.Index(old[ASSET].to_numpy())
+    assets = known.append(pd.Index(sorted(set(panel[ASSET].to_numpy()) - set(known))))
+    _require_agreement(panel, old, first_new, target)
+    fresh = panel.isel({DATE: slice(first_new, None)})
+    n_old = old.sizes[DATE]
+    rest = _joined(old, panel, assets.to_numpy(), first_new)
+    shape = (n_old + fresh.sizes[DATE], len(assets), old.sizes[FEATURE])
+    with PanelWriter(target, shape, extend=target) as writer:
+        if len(assets) > len(known):  # another width, other digests: the old rows are read once
+            for rows, values in feature_blocks(old):
+                writer.take(rows.start, _widened(values, np.arange(len(known)), len(assets)))
+        columns = assets.get_indexer(pd.Index(panel[ASSET].to_numpy()))
+        for rows, values in feature_blocks(fresh):
+            writer.write(n_old + rows.start, _widened(values, columns, len(assets)))
+        writer.finish(rest, dict(old["features"].attrs))
+    return int(fresh.sizes[DATE])
+
+
+def _first_new(panel: Panel, old: Panel, target: Path) -> int:
+    """Return the position of the first new date; refuse panels that do not continue each other."""
+    for what, now, then in (
+        ("features", list(panel[FEATURE].to_numpy()), list(old[FEATURE].to_numpy())),
+        (
+            "variables",
+            sorted(map(str, panel.data_vars)),
+            sorted({*map(str, old.data_vars)} - {COMPLETE}),
+        ),
+        ("label", _label(panel), _label(old)),
+    ):
+        if now != then:
+            raise PanelError(
+                f"a panel to append must have the {what} of the stored one; got "
+                f"{name_places(now)} for {name_places(then)} at {target}. Build it with the same "
+                "options, or write a new panel."
+            )
+    dates, known = panel[DATE].to_numpy(), old[DATE].to_numpy()
+    last = known[-1]
+    first_new = int(np.searchsorted(dates, last, side="right"))
+    shared = dates[:first_new]
+    odd = [*np.setdiff1d(shared, known), *np.setdiff1d(known[known >= dates[0]], shared)]
+    if first_new == 0 or shared[-1] != last or odd:
+        raise PanelError(
+            f"a panel to append must share the stored dates it reaches back to, the last one "
+            f"({str(last)[:10]}) included; got {str(dates[0])[:10]} to {str(dates[-1])[:10]}"
+            f"{f', and {name_places(str(day)[:10] for day in odd)} in one only' if odd else ''} "
+            f"at {target}. Give prices with history."
+        )
+    return first_new
+
+
+def _variables(panel: Panel) -> list[str]:
+    return sorted({*map(str, panel.data_vars)} - {COMPLETE})
+
+
+def _label(panel: Panel) -> list[str]:
+    attrs = panel["forward_return"].attrs
+    return [f"{key} {attrs.get(key)}" for key in ("start_lag", "horizon", "unit", "kind", "price")]
+
+
+def _require_agreement(panel: Panel, old: Panel, first_new: int, target: Path) -> None:
+    """Refuse a panel whose features or labels differ from the stored ones where both are known."""
+    shared = panel.isel({DATE: slice(0, first_new)})
+    offset = old.sizes[DATE] - first_new
+    both, left, right = np.intersect1d(
+        panel[ASSET].to_numpy(), old[ASSET].to_numpy(), return_indices=True
+    )
+    before = old.isel({DATE: slice(offset, None)})
+    tradable = (shared["tradable"].to_numpy()[:, left]) & (before["tradable"].to_numpy()[:, right])
+    odd = np.zeros(tradable.shape, dtype=bool)
+    for rows, values in feature_blocks(shared):
+        stored = before["features"][rows].to_numpy()[:, right]
+        close = np.isclose(values[:, left], stored, rtol=_TOLERANCE, atol=_TOLERANCE)
+        odd[rows] = tradable[rows] & ~close.all(axis=-1)
+    now = shared["forward_return"].to_numpy()[:, left]
+    then = before["forward_return"].to_numpy()[:, right]
+    observed = np.isfinite(now) & np.isfinite(then)
+    odd |= observed & ~np.isclose(now, then, rtol=_TOLERANCE, atol=_TOLERANCE)
+    vanished = (
+        tradable.shape[0]
+        and (before["tradable"].to_numpy()[-1, right]) & ~(shared["tradable"].to_numpy()[-1, left])
+    )
+    if odd.any():
+        names = shared.isel({ASSET: left})
+        raise PanelError(
+            f"features and labels of old dates must be those that are stored; got "
+            f"{int(odd.sum())} other cells at {name_places(cells(names, odd))} in {target}. Old "
+            "prices were adjusted anew or corrected: write a new panel from the whole history."
+        )
+    if np.any(vanished):
+        raise PanelError(
+            f"assets tradable on the last stored date must be so in the panel to append; got "
+            f"{int(vanished.sum())} that are not at {name_places(both[vanished])}. Give prices "
+            "with more history, so that every window is full."
+        )
+
+
+def _joined(old: Panel, panel: Panel, assets: np.ndarray, first_new: int) -> xr.Dataset:
+    """Return everything but the features over all dates and assets, with matured labels."""
+    fresh = panel.isel({DATE: slice(first_new, None)})
+    parts = []
+    for part in (old, fresh):
+        rest = part.drop_vars(["features", COMPLETE], errors="ignore")
+        fill = {
+            str(name): False
+            if variable.dtype == bool
+            else ""
+            if variable.dtype == object
+            else np.nan
+            for name, variable in rest.data_vars.items()
+        }
+        wide = rest.reindex({ASSET: assets}, fill_value=fill)
+        parts.append(wide.astype({name: rest[name].dtype for name in rest.data_vars}))
+    joined = xr.concat(
+        parts,
+        DATE,
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        combine_attrs="override",
+    )
+    offset = old.sizes[DATE] - first_new
+    matured = panel["forward_return"].isel({DATE: slice(0, first_new)}).reindex({ASSET: assets})
+    label = joined["forward_return"].to_numpy().copy()
+    young = label[offset : old.sizes[DATE]]
+    np.copyto(young, matured.to_numpy(), where=np.isnan(young))
+    joined["forward_return"] = ((DATE, ASSET), label, old["forward_return"].attrs)
+    ledger = DropLedger.from_json(str(old.attrs.get(LEDGER_ATTRIBUTE, "[]")))
+    if panel[DATE].to_numpy()[0] <= old[DATE].to_numpy()[0]:
+        ledger = DropLedger()  # the new prices hold the whole history: their ledger says it all
+    ledger = ledger.extend(DropLedger.from_json(str(panel.attrs.get(LEDGER_ATTRIBUTE, "[]"))))
+    gone = np.setdiff1d(old[ASSET].to_numpy(), panel[ASSET].to_numpy())
+    ledger = ledger.add("assets without prices in what was appended", len(gone), "kept", gone)
+    days = [str(day)[:10] for day in fresh[DATE].to_numpy()[[0, -1]]]
+    ledger = ledger.add("dates appended", fresh.sizes[DATE], "appended", days)
+    return joined.assign_attrs({**old.attrs, LEDGER_ATTRIBUTE: ledger.to_json()})
+
+
+def _widened(values: np.ndarray, columns: np.ndarray, n_assets: int) -> np.ndarray:
+    """Return features with each asset in its column of the joined panel, NaN elsewhere."""
+    wide = np.full((values.shape[0], n_assets, values.shape[2]), np.nan, dtype=np.float32)
+    wide[:, columns] = values
+    return wide
