@@ -1,7 +1,7 @@
 """Date-major windows of a panel as tensors: what a model may see, and what came after."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -153,7 +153,7 @@ class PanelWindows:
 
     def stream(
         self, blocks: Iterable[tuple[int, int]], *, span: slice | None = None
-    ) -> Iterator[Step]:
+    ) -> Generator[Step, None, None]:
         """Yield the batch and the outcome of each block; the next are read in the background.
 
         The order and the values are those of `batch` and `outcome`. One reader thread stays ahead

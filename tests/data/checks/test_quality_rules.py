@@ -187,7 +187,7 @@ def test_known_suspensions_are_neither_gaps_nor_idle_bars(bars: xr.Dataset) -> N
 
 
 def test_dates_are_compared_with_the_calendar(bars: xr.Dataset) -> None:
-    calendar = DATES.delete(3).append(pd.DatetimeIndex(["2024-01-06", "2030-01-01"]))
+    calendar = [*DATES.delete(3), *pd.DatetimeIndex(["2024-01-06", "2030-01-01"])]
     result = inspect_bars(bars, DropLedger(), calendar=calendar)
     found = {row.field: row.date for row in result.cases.itertuples()}
     assert found == {

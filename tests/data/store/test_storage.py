@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -304,7 +305,12 @@ def test_extending_from_bars_gives_the_panel_of_the_whole(tmp_path: Path) -> Non
     bars = make_bars(61)
     bars["close"][:30, 4] = np.nan  # listed late: young on the new dates
     rules = UniverseRules(min_age=25)
-    options = {"features": FEATURES, "universe": rules, "kind": "demeaned", "max_abs_return": 0.9}
+    options: dict[str, Any] = {
+        "features": FEATURES,
+        "universe": rules,
+        "kind": "demeaned",
+        "max_abs_return": 0.9,
+    }
     path = tmp_path / "p"
     build_panel(bars.isel(date=slice(0, 50)), out=path, **options)
     assert extend_panel(bars, path) == 11
