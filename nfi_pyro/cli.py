@@ -51,6 +51,9 @@ def panel(
     report: Annotated[
         Path | None, typer.Option(help="HTML page of what was found and left out.")
     ] = None,
+    findings: Annotated[
+        Path | None, typer.Option(help="netCDF of every finding and its cases.")
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(help="alpha158_20, or names separated by commas; default: all computable."),
@@ -83,11 +86,18 @@ def panel(
         },
     )
     built = make_panel(
-        prices, out, reading=settings.reading, report=report, append=append, **settings.panel
+        prices,
+        out,
+        reading=settings.reading,
+        report=report,
+        findings=findings,
+        append=append,
+        **settings.panel,
     )
     typer.echo(f"{describe_panel(built)}\n\npanel     {out}")
-    if report is not None:
-        typer.echo(f"report    {report}")
+    for name, place in (("report", report), ("findings", findings)):
+        if place is not None:
+            typer.echo(f"{name:<10}{place}")
 
 
 def _names(text: str | None) -> list[str] | None:

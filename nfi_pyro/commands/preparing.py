@@ -1,5 +1,6 @@
 """`nfi panel`: prices in, panel out, and every drop named."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from nfi_pyro.data.sources.readers import inspect_prices
 from nfi_pyro.data.store.append import extend_panel
 from nfi_pyro.data.store.storage import read_panel
 from nfi_pyro.errors import SpecError
-from nfi_pyro.svi.checkpoint import make_folder
+from nfi_pyro.svi.checkpoint import make_folder, write_atomically
+from nfi_pyro.svi.trained import write_dataset
 
 
 def panel(
@@ -24,6 +26,7 @@ def panel(
     *,
     reading: Mapping[str, Any] | None = None,
     report: str | Path | None = None,
+    findings: str | Path | None = None,
     append: bool = False,
     first: str | None = None,
     **options: Any,
@@ -41,6 +44,8 @@ def panel(
         Options of `read_prices`: layout, vendor, policies, calendar, fields, aliases.
     report : path, optional
         HTML page of all that was found in the prices and left out of the panel.
+    findings : path, optional
+        netCDF file of every finding and case; see `Inspection.to_dataset`.
     append : bool
         Add the dates that `out` does not have yet, with the options it was built with.
     first : str, optional
@@ -53,7 +58,7 @@ def panel(
     PanelError, SpecError
         If the prices cannot be read or make no panel; names every place.
     """
-    inspection = _inspected(prices, reading or {}, needed=report is not None)
+    inspection = _inspected(prices, reading or {}, needed=bool(report or findings))
     bars = inspection.bars if isinstance(inspection, Inspection) else inspection
     if first is not None:
         bars = bars.sel(date=slice(first, None))
@@ -64,15 +69,27 @@ def panel(
         built = read_panel(out)
     else:
         built = build_panel(bars, out=out, **options)
-    if report is not None and isinstance(inspection, Inspection):
-        from nfi_pyro.rendering.quality_page import write_quality_page
-
-        make_folder(Path(report).parent)
-        ledger = DropLedger.from_json(str(built.attrs[LEDGER_ATTRIBUTE]))
-        write_quality_page(
-            inspection, report, title=f"Price quality: {bars.attrs['source']}", panel_ledger=ledger
-        )
+    if isinstance(inspection, Inspection):
+        if findings is not None:
+            make_folder(Path(findings).parent)
+            write_dataset(inspection.to_dataset(), Path(findings))
+        if report is not None:
+            _write_page(inspection, built, Path(report))
     return built
+
+
+def _write_page(inspection: Inspection, built: Panel, place: Path) -> None:
+    """Write the quality page: findings of the prices, then what the panel itself left out."""
+    from nfi_pyro.rendering.quality_page import write_quality_page  # draws: slow to import
+
+    make_folder(place.parent)
+    known = set(inspection.ledger.findings)
+    ledger = DropLedger.from_json(str(built.attrs[LEDGER_ATTRIBUTE]))
+    own = DropLedger(tuple(found for found in ledger.findings if found not in known))
+    title = f"Price quality: {inspection.bars.attrs['source']}"
+    write_atomically(
+        place, lambda path: write_quality_page(inspection, path, title=title, panel_ledger=own)
+    )
 
 
 def _inspected(
@@ -102,7 +119,18 @@ def describe_panel(built: Panel) -> str:
         f"features  {built.sizes['feature']:,}, {size:,.0f} MB",
         f"tradable  {int(tradable.sum()):,} asset-dates, {tradable.mean():.1%} of the grid",
         f"label     {describe_label(built['forward_return'].attrs)}",
+        f"policies  {_describe_policies(str(built.attrs.get('policies', '{}')))}",
         "",
         str(DropLedger.from_json(str(built.attrs[LEDGER_ATTRIBUTE]))),
     ]
     return "\n".join(lines)
+
+
+def _describe_policies(text: str) -> str:
+    """Return the quality rules by policy on one line."""
+    by_policy: dict[str, list[str]] = {}
+    for rule, policy in json.loads(text).items():
+        by_policy.setdefault(policy, []).append(rule)
+    return (
+        "; ".join(f"{policy}: {', '.join(rules)}" for policy, rules in by_policy.items()) or "none"
+    )

@@ -110,6 +110,7 @@ class PanelBuilder:
             attrs={
                 "source": str(self.bars.attrs.get("source", "unknown")),
                 "features_unavailable": json.dumps(self.table.unavailable),
+                "policies": str(self.bars.attrs.get("policies", "{}")),
                 "spec": self.spec.to_json(),
                 LEDGER_ATTRIBUTE: self.ledger.to_json(),
             },

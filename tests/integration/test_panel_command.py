@@ -1,5 +1,6 @@
 """`nfi panel` as a user types it: any layout in, a page and a ledger out, new dates appended."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +63,12 @@ def test_a_vendors_file_becomes_a_panel_with_a_page(vendor_file: Path, tmp_path:
     out, page = tmp_path / "panel.zarr", tmp_path / "deep" / "quality.html"
     done = nfi(
         "panel", vendor_file, "--out", out, "--vendor", "tushare", "--features", FEATURES,
-        "--report", page,
+        "--report", page, "--findings", tmp_path / "findings.nc", "--policy", "jump=mask",
     )  # fmt: skip
     assert done.exit_code == 0, said(done)
     assert "asset-dates" in done.output
+    assert "mask: infinite" in done.output
+    assert json.loads(xr.open_dataset(tmp_path / "findings.nc").attrs["policies"])["jump"] == "mask"
     assert str(page) in done.output
     text = page.read_text(encoding="utf-8")
     assert "SH600000" in text
