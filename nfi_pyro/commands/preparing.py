@@ -1,6 +1,7 @@
 """`nfi panel`: prices in, panel out, and every drop named."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def panel(
         extend_panel(bars, out, **options)
         built = read_panel(out)
     else:
-        built = build_panel(bars, out=out, **options)
+        built = build_panel(bars, out=out, progress=sys.stderr.isatty(), **options)
     if isinstance(inspection, Inspection):
         if findings is not None:
             make_folder(Path(findings).parent)

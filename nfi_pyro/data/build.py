@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.panel_builder import PanelBuilder
@@ -21,6 +22,7 @@ def build_panel(
     spec: PanelSpec | None = None,
     *,
     out: str | Path | None = None,
+    progress: bool = False,
     **options: Any,
 ) -> Panel:
     """Return the panel of some bars: Alpha158 features, the label, and who is tradable when.
@@ -38,6 +40,8 @@ def build_panel(
     out : str or Path, optional
         Write the panel there, a block of dates at a time, instead of holding it in memory; see
         `write_panel`. The panel returned is then read from there (see `read_panel`).
+    progress : bool
+        Show a progress bar on standard error while a panel is written to `out`.
     **options
         Fields of `PanelSpec` to set: ``features="alpha158_20"``, ``horizon=5``, ...
 
@@ -63,9 +67,11 @@ def build_panel(
         rest = builder.finish()
         features = xr.DataArray(values, dims=(DATE, ASSET, FEATURE), attrs=builder.feature_attrs)
         return check_panel(xr.Dataset({"features": features}).merge(rest).assign_attrs(rest.attrs))
-    with PanelWriter(out, builder.shape) as writer:
+    bar = tqdm(total=builder.shape[0], unit="date", desc="features", disable=not progress)
+    with bar, PanelWriter(out, builder.shape) as writer:
         for start, values in builder.blocks(_block_rows(builder.shape)):
             writer.write(start, values)
+            bar.update(len(values))
         writer.finish(builder.finish(), builder.feature_attrs)
     return read_panel(out)
 

@@ -1,5 +1,6 @@
 """Prices of any usual layout into bars, with a ledger of every oddity."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,8 +86,8 @@ def read_prices(
         ``SH600000``. float64 variables among open, high, low, close, volume, amount, vwap, factor,
         turnover, market_cap, float_shares and `fields`, known at the close of the date, NaN where
         there is no row or no value; bool st and suspended; text industry, "" where unknown.
-        Attributes ``source`` and ``ledger`` (JSON of a `DropLedger`): what was masked, dropped,
-        ignored, or kept but looks wrong.
+        Attributes ``source``, ``policies`` (JSON, rule to policy) and ``ledger`` (JSON of a
+        `DropLedger`): what was masked, dropped, ignored, or kept but looks wrong.
 
     Raises
     ------
@@ -138,7 +139,11 @@ def inspect_prices(
     inspection = inspect_bars(bars, ledger, policies=policies, calendar=calendar)
     new = tuple(f for f in inspection.ledger.findings if f not in earlier.findings)
     ledger = earlier.extend(DropLedger(new))
-    attributes = {"source": _source_name(source), LEDGER_ATTRIBUTE: ledger.to_json()}
+    attributes = {
+        "source": _source_name(source),
+        "policies": json.dumps(dict(inspection.policies)),
+        LEDGER_ATTRIBUTE: ledger.to_json(),
+    }
     return replace(inspection, bars=inspection.bars.assign_attrs(attributes), ledger=ledger)
 
 
