@@ -11,7 +11,7 @@ import xarray as xr
 
 from nfi_pyro.data.build import build_panel
 from nfi_pyro.data.checks.quality import LEDGER_ATTRIBUTE, DropLedger, Inspection
-from nfi_pyro.data.labels import describe_label
+from nfi_pyro.data.labels import describe_label, timeline
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.sources.readers import inspect_prices
 from nfi_pyro.data.store.append import extend_panel
@@ -120,6 +120,9 @@ def describe_panel(built: Panel) -> str:
         f"features  {built.sizes['feature']:,}, {size:,.0f} MB",
         f"tradable  {int(tradable.sum()):,} asset-dates, {tradable.mean():.1%} of the grid",
         f"label     {describe_label(built['forward_return'].attrs)}",
+        "",
+        *(f"          {line}" for line in timeline(built["forward_return"].attrs).splitlines()),
+        "",
         f"policies  {_describe_policies(str(built.attrs.get('policies', '{}')))}",
         "",
         str(DropLedger.from_json(str(built.attrs[LEDGER_ATTRIBUTE]))),

@@ -8,6 +8,7 @@ reader opens it; the subgroup ``checks`` holds the SHA-256 of each date of each 
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ CONTENT_HASH = "content_sha256"
 COMPLETE_HASH = "complete_sha256"
 _FEATURES = "features"
 _CHUNK_BYTES = 4 * 2**20
+_STALE_SECONDS = 86_400
 _COMPRESSOR = BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
 
 
@@ -189,10 +191,17 @@ def chunk_rows(shape: tuple[int, int, int]) -> int:
 
 
 def recover_panel(target: Path) -> None:
-    """Put a panel back that a killed write had moved aside, and drop what it left half done."""
+    """Put a panel back that a killed write had moved aside, and drop what it left half done.
+
+    Half-written directories are dropped when they are a day old: a younger one may be in use.
+    """
     aside = sorted(target.parent.glob(f".{target.name}.????????.old"))
     if aside and not target.exists():
-        aside[-1].rename(target)
+        aside.pop().rename(target)
+    half = target.parent.glob(f".{target.name}.????????.new")
+    stale = [place for place in half if time.time() - place.stat().st_mtime > _STALE_SECONDS]
+    for place in (*aside, *stale):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def plain_text(dataset: xr.Dataset) -> xr.Dataset:

@@ -1,5 +1,6 @@
 """Panels on disk: read date by date, appended to, and readable whatever interrupts a write."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,16 @@ def test_a_write_killed_between_its_two_moves_is_put_back(panel: Panel, tmp_path
     path.rename(tmp_path / ".p.zarr.0123abcd.old")  # what a kill leaves
     xr.testing.assert_identical(read_panel(path), panel)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p.zarr"]
+
+
+def test_what_killed_writes_left_is_dropped_once_it_is_old(panel: Panel, tmp_path: Path) -> None:
+    path = write_panel(panel, tmp_path / "p.zarr")
+    young, old = tmp_path / ".p.zarr.00000001.new", tmp_path / ".p.zarr.00000002.new"
+    for place in (young, old, tmp_path / ".p.zarr.00000003.old"):
+        (place / "features").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    write_panel(panel, path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [young.name, "p.zarr"]
 
 
 # ---- built and extended from bars --------------------------------------------------------------
