@@ -1,7 +1,6 @@
 """Forecast distributions of every asset and date from the prior factors alone."""
 
 import numpy as np
-import torch
 import xarray as xr
 
 from nfi_pyro.data.panel import Panel
@@ -41,7 +40,8 @@ def forecast(fit: SVIFit, panel: Panel, *, dates: DateRange | None = None) -> Re
     """
     visit = open_pass(fit, panel, dates)
     unit = fit.return_scale
-    parts: dict[str, list[np.ndarray]] = {}
+    stacked: dict[str, np.ndarray] = {}
+    row = 0
     for context, _ in visit.contexts(fit):
         law = fit.model.law(context)
         marginal = law.marginal()
@@ -54,9 +54,11 @@ def forecast(fit: SVIFit, panel: Panel, *, dates: DateRange | None = None) -> Re
             "factor_scale": law.factor_scale * unit,
             "specific_variance": law.specific_variance * unit**2,
         }
-        for name, value in arrays.items():
-            parts.setdefault(name, []).append(value.to(torch.float32).cpu().numpy())
-    stacked = {name: np.concatenate(values) for name, values in parts.items()}
+        for name, value in arrays.items():  # written in place: a forecast may be large
+            if name not in stacked:
+                stacked[name] = np.empty((len(visit.dates), *value.shape[1:]), np.float32)
+            stacked[name][row : row + len(value)] = value.cpu().numpy()
+        row += len(arrays["loc"])
     entered = visit.windows.entered[visit.span].cpu().numpy()
     return ReturnForecast(_label(stacked, entered, fit, visit.dates, visit.windows.assets))
 

@@ -22,7 +22,13 @@ def render_report(contents: ReportContents) -> str:
     str
         A complete HTML document, to be written as UTF-8.
     """
-    environment = Environment(
+    template = make_environment().get_template("report.html.jinja")
+    return template.render(title=contents.title, sections=build_sections(contents))
+
+
+def make_environment() -> Environment:
+    """Return the one way pages are made: text is escaped, an unknown name is an error."""
+    return Environment(
         loader=PackageLoader("nfi_pyro.rendering"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -30,5 +36,3 @@ def render_report(contents: ReportContents) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.get_template("report.html.jinja")
-    return template.render(title=contents.title, sections=build_sections(contents))

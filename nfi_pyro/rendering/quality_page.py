@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nfi_pyro.data.checks.quality import DropLedger, Inspection
@@ -12,6 +11,7 @@ from nfi_pyro.data.checks.quality_rules import RULES
 from nfi_pyro.dims import ASSET, DATE
 from nfi_pyro.rendering.figures import priced_line
 from nfi_pyro.rendering.formatting import MISSING, count, day, number, percent
+from nfi_pyro.rendering.html import make_environment
 from nfi_pyro.rendering.page import Drawing, Section, Table, Tile
 
 MOST_CASES = 20
@@ -52,14 +52,6 @@ def write_quality_page(
     OSError
         When the file cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("nfi_pyro.rendering"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     sections = [_coverage(inspection), _findings(inspection), _missing(inspection)]
     if panel_ledger is not None:
         sections.append(_left_out(panel_ledger))
@@ -67,8 +59,10 @@ def write_quality_page(
     cases = _case_tables(inspection)
     if cases:
         sections.append(_cases_head())
-    page = environment.get_template("quality.html.jinja").render(
-        title=title, sections=sections, cases=cases
+    page = (
+        make_environment()
+        .get_template("quality.html.jinja")
+        .render(title=title, sections=sections, cases=cases)
     )
     path = Path(path)
     path.write_text(page, encoding="utf-8")
