@@ -20,6 +20,7 @@ _TOLERANCE = 1e-5  # relative: another build's rounding, not another price
 
 
 _SHARED_DATES = 20
+_APPENDED = "dates appended (the last time as named; below: what was found in their prices)"
 
 
 def extend_panel(bars: xr.Dataset, path: str | Path, **options: Any) -> int:
@@ -118,15 +119,12 @@ def append_panel(panel: Panel, path: str | Path) -> int:
 
 def _first_new(panel: Panel, old: Panel, target: Path) -> int:
     """Return the position of the first new date; refuse panels that do not continue each other."""
-    for what, now, then in (
+    pairs = (
         ("features", list(panel[FEATURE].to_numpy()), list(old[FEATURE].to_numpy())),
-        (
-            "variables",
-            sorted(map(str, panel.data_vars)),
-            sorted({*map(str, old.data_vars)} - {COMPLETE}),
-        ),
+        ("variables", _variables(panel), _variables(old)),
         ("label", _label(panel), _label(old)),
-    ):
+    )
+    for what, now, then in pairs:
         if now != then:
             raise PanelError(
                 f"a panel to append must have the {what} of the stored one; got "
@@ -196,43 +194,76 @@ def _require_agreement(panel: Panel, old: Panel, first_new: int, target: Path) -
 
 def _joined(old: Panel, panel: Panel, assets: np.ndarray, first_new: int) -> xr.Dataset:
     """Return everything but the features over all dates and assets, with matured labels."""
-    fresh = panel.isel({DATE: slice(first_new, None)})
-    parts = []
-    for part in (old, fresh):
-        rest = part.drop_vars(["features", COMPLETE], errors="ignore")
-        fill = {
-            str(name): False
-            if variable.dtype == bool
-            else ""
-            if variable.dtype == object
-            else np.nan
-            for name, variable in rest.data_vars.items()
-        }
-        wide = rest.reindex({ASSET: assets}, fill_value=fill)
-        parts.append(wide.astype({name: rest[name].dtype for name in rest.data_vars}))
-    joined = xr.concat(
-        parts,
-        DATE,
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        combine_attrs="override",
-    )
+    before = old.drop_vars(["features", COMPLETE], errors="ignore").reindex({ASSET: assets})
+    after = panel.drop_vars("features").reindex({ASSET: assets})
     offset = old.sizes[DATE] - first_new
-    matured = panel["forward_return"].isel({DATE: slice(0, first_new)}).reindex({ASSET: assets})
-    label = joined["forward_return"].to_numpy().copy()
-    young = label[offset : old.sizes[DATE]]
-    np.copyto(young, matured.to_numpy(), where=np.isnan(young))
-    joined["forward_return"] = ((DATE, ASSET), label, old["forward_return"].attrs)
-    ledger = DropLedger.from_json(str(old.attrs.get(LEDGER_ATTRIBUTE, "[]")))
-    if panel[DATE].to_numpy()[0] <= old[DATE].to_numpy()[0]:
-        ledger = DropLedger()  # the new prices hold the whole history: their ledger says it all
-    ledger = ledger.extend(DropLedger.from_json(str(panel.attrs.get(LEDGER_ATTRIBUTE, "[]"))))
+    ledger = _appended(old, panel, first_new)
+    joined = {}
+    for name in map(str, before.data_vars):
+        kind = old[name].dtype
+        unknown: Any = {"b": False, "O": ""}.get(kind.kind, np.nan)
+        parts = [
+            part[name].to_numpy() if part[name].dtype == kind else _filled(part[name], unknown)
+            for part in (before, after)
+        ]
+        if DATE not in old[name].dims:
+            joined[name] = (old[name].dims, parts[1].astype(kind), old[name].attrs)
+            continue
+        values = np.concatenate([parts[0], parts[1][first_new:]]).astype(kind)
+        shared = parts[1][:first_new]
+        if name == "forward_return":  # labels that have matured since
+            young = values[offset : old.sizes[DATE]]
+            np.copyto(young, shared, where=np.isnan(young))
+        elif name == "close":
+            ledger = _rebased(values[: old.sizes[DATE]], shared, assets, ledger)
+        joined[name] = (old[name].dims, values, old[name].attrs)
+    coords = {
+        DATE: np.concatenate([old[DATE].to_numpy(), panel[DATE].to_numpy()[first_new:]]),
+        ASSET: assets,
+        FEATURE: old[FEATURE].to_numpy(),
+    }
+    return xr.Dataset(joined, coords, {**old.attrs, LEDGER_ATTRIBUTE: ledger.to_json()})
+
+
+def _filled(values: xr.DataArray, unknown: Any) -> np.ndarray:
+    """Return values that reindexing made NaN with what stands for unknown."""
+    return values.where(values.notnull(), unknown).to_numpy()
+
+
+def _rebased(
+    close: np.ndarray, shared: np.ndarray, assets: np.ndarray, ledger: DropLedger
+) -> DropLedger:
+    """Put stored closes on the adjustment base of the new ones, in place, and say for which assets.
+
+    Features and labels are ratios of prices and agree; a dividend since has only scaled the past.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = shared / close[-len(shared) :]
+    known = np.isfinite(ratio)
+    base = np.nanmedian(np.where(known, ratio, np.nan)[:, known.any(axis=0)], axis=0)
+    columns = np.flatnonzero(known.any(axis=0))
+    moved = np.abs(base - 1) > _TOLERANCE
+    close[:, columns[moved]] *= base[moved].astype(close.dtype)
+    names = [
+        f"{assets[at]} (x{by:.4g})" for at, by in zip(columns[moved], base[moved], strict=True)
+    ]
+    return ledger.add("assets whose prices have a new adjustment base", len(names), "scaled", names)
+
+
+def _appended(old: Panel, panel: Panel, first_new: int) -> DropLedger:
+    """Return what the first build found, how much was appended since, and what the last one found.
+
+    The findings of appends in between are left out, or a daily ledger would never end.
+    """
+    earlier = DropLedger.from_json(str(old.attrs.get(LEDGER_ATTRIBUTE, "[]"))).findings
+    marks = [place for place, found in enumerate(earlier) if found.rule == _APPENDED]
+    first = earlier[: marks[0]] if marks else earlier
+    total = panel.sizes[DATE] - first_new + (earlier[marks[0]].count if marks else 0)
+    days = [str(day)[:10] for day in panel[DATE].to_numpy()[[first_new, -1]]]
     gone = np.setdiff1d(old[ASSET].to_numpy(), panel[ASSET].to_numpy())
+    ledger = DropLedger(first).add(_APPENDED, total, "appended", days)
     ledger = ledger.add("assets without prices in what was appended", len(gone), "kept", gone)
-    days = [str(day)[:10] for day in fresh[DATE].to_numpy()[[0, -1]]]
-    ledger = ledger.add("dates appended", fresh.sizes[DATE], "appended", days)
-    return joined.assign_attrs({**old.attrs, LEDGER_ATTRIBUTE: ledger.to_json()})
+    return ledger.extend(DropLedger.from_json(str(panel.attrs.get(LEDGER_ATTRIBUTE, "[]"))))
 
 
 def _widened(values: np.ndarray, columns: np.ndarray, n_assets: int) -> np.ndarray:

@@ -215,6 +215,21 @@ def test_new_assets_are_unknown_on_old_dates_and_lost_ones_on_new(
     assert "A4" in ledger
 
 
+def test_a_dividend_since_scales_the_stored_closes_and_nothing_else(tmp_path: Path) -> None:
+    bars = make_bars()
+    path = write_panel(build_panel(bars.isel(date=slice(0, 18)), features=FEATURES), tmp_path / "p")
+    factor = xr.where(bars.asset == "A3", 0.97, 1.0)
+    rebased = bars.assign({name: bars[name] * factor for name in ("open", "high", "low", "close")})
+    append_panel(build_panel(rebased.isel(date=slice(0, 25)), features=FEATURES), path)
+    append_panel(build_panel(rebased, features=FEATURES), path)
+    got, want = read_panel(path), build_panel(rebased, features=FEATURES)
+    np.testing.assert_allclose(got["close"].values, want["close"].values, rtol=2e-6)
+    np.testing.assert_array_equal(got["tradable"].values, want["tradable"].values)
+    ledger = DropLedger.from_json(got.attrs["ledger"]).findings
+    assert sum(found.rule.startswith("dates appended") for found in ledger) == 1
+    assert next(f.count for f in ledger if f.rule.startswith("dates appended")) == DATES - 18
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
