@@ -43,7 +43,7 @@ def panel(
     ],
     out: Annotated[Path, typer.Option(help="Panel to write (a zarr folder).")],
     spec: Annotated[
-        Path | None, typer.Option(help="TOML of all options: [reading], [panel], [universe].")
+        Path | None, typer.Option(help="TOML of all options: tables reading, panel and universe.")
     ] = None,
     append: Annotated[
         bool, typer.Option("--append", help="Add new dates to --out, with its own options.")
@@ -67,7 +67,7 @@ def panel(
     layout: Annotated[str | None, typer.Option(help="qlib, long, wide or xarray.")] = None,
     vendor: Annotated[str | None, typer.Option(help="Column names and units: tushare, ...")] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(help="rule=keep, mask or error; may be repeated.")
+        list[str] | None, typer.Option(help="rule=keep, mask, drop or error; may be repeated.")
     ] = None,
 ) -> None:
     """Turn prices of any usual layout into a panel; print what was dropped and why."""

@@ -11,6 +11,8 @@ import pandas as pd
 from nfi_pyro.data.market.price_limits import read_price_limits
 from nfi_pyro.data.market.universe import UniverseRules
 from nfi_pyro.data.panel_spec import PanelSpec
+from nfi_pyro.data.sources.vendors import PARTS
+from nfi_pyro.dims import ASSET
 from nfi_pyro.errors import SpecError
 
 _READING = ("layout", "vendor", "fields", "calendar", "columns", "policies")
@@ -57,7 +59,7 @@ def read_panel_settings(path: str | Path) -> PanelSettings:
     """
     place = Path(path)
     try:
-        content = tomllib.loads(place.read_text(encoding="utf-8"))
+        content = tomllib.loads(place.read_text(encoding="utf-8-sig"))  # editors may add a mark
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise SpecError(f"a panel file must be readable TOML; got {said} at {place}.") from error
@@ -76,7 +78,21 @@ def read_panel_settings(path: str | Path) -> PanelSettings:
             f"{tables}."
         )
     reading, panel = dict(content.get("reading", {})), dict(content.get("panel", {}))
-    reading |= reading.pop("columns", {})
+    for name in ("columns", "policies"):
+        if not isinstance(reading.get(name, {}), dict):
+            raise SpecError(
+                f"{name} of [reading] must be a table; got {reading[name]!r} in {place}. Write "
+                f"[reading.{name}] and keys."
+            )
+    columns, own = reading.pop("columns", {}), reading.get("fields", ())
+    own = own if isinstance(own, list) else ()  # read_prices says what is wrong with others
+    strange = sorted(set(columns) - {*PARTS, ASSET, *map(str, own)})
+    if strange:
+        raise SpecError(
+            f"columns of [reading] must be named by what they hold; got {', '.join(strange)} in "
+            f"{place}. Known: {', '.join(PARTS)}."
+        )
+    reading |= columns
     if "calendar" in reading:
         reading["calendar"] = _calendar(place.parent / str(reading["calendar"]))
     if "listing_dates" in panel:
@@ -93,17 +109,19 @@ def read_panel_settings(path: str | Path) -> PanelSettings:
 
 def _calendar(place: Path) -> list[str]:
     try:
-        lines = place.read_text(encoding="utf-8").split()
+        lines = place.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(
             f"a calendar must be a text file of one date a line; got {error} at {place}."
         ) from error
-    return [line for line in lines if line]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _listing_dates(place: Path) -> pd.Series:
     try:
-        table = pd.read_csv(place, dtype=str)
+        table = pd.read_csv(place, dtype=str)[["instrument", "date"]]
+        if table.isna().any(axis=None):
+            raise ValueError(f"{int(table.isna().any(axis=1).sum())} rows with an empty cell")
         dates = pd.to_datetime(table["date"], format="ISO8601")
         return pd.Series(dates.to_numpy(), index=pd.Index(table["instrument"], name="asset"))
     except (OSError, ValueError, KeyError) as error:

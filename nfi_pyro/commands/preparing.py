@@ -10,7 +10,12 @@ import pandas as pd
 import xarray as xr
 
 from nfi_pyro.data.build import build_panel
-from nfi_pyro.data.checks.quality import LEDGER_ATTRIBUTE, DropLedger, Inspection
+from nfi_pyro.data.checks.quality import (
+    LEDGER_ATTRIBUTE,
+    DropLedger,
+    Inspection,
+    describe_policies,
+)
 from nfi_pyro.data.labels import describe_label, timeline
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.sources.readers import inspect_prices
@@ -23,6 +28,7 @@ from nfi_pyro.svi.trained import write_dataset
 
 def panel(
     prices: Any,
+    /,  # "prices" is also an option of PanelSpec
     out: str | Path | None = None,
     *,
     reading: Mapping[str, Any] | None = None,
@@ -114,6 +120,7 @@ def describe_panel(built: Panel) -> str:
     dates = pd.DatetimeIndex(built["date"].values)
     tradable = built["tradable"].values
     size = built["features"].nbytes / 1e6
+    policies = json.loads(str(built.attrs.get("policies", "{}")))
     lines = [
         f"dates     {len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}",
         f"assets    {built.sizes['asset']:,}",
@@ -123,18 +130,9 @@ def describe_panel(built: Panel) -> str:
         "",
         *(f"          {line}" for line in timeline(built["forward_return"].attrs).splitlines()),
         "",
-        f"policies  {_describe_policies(str(built.attrs.get('policies', '{}')))}",
+        "policies  (* where it is not the default)",
+        *(f"          {line}" for line in describe_policies(policies).splitlines()),
         "",
         str(DropLedger.from_json(str(built.attrs[LEDGER_ATTRIBUTE]))),
     ]
     return "\n".join(lines)
-
-
-def _describe_policies(text: str) -> str:
-    """Return the quality rules by policy on one line."""
-    by_policy: dict[str, list[str]] = {}
-    for rule, policy in json.loads(text).items():
-        by_policy.setdefault(policy, []).append(rule)
-    return (
-        "; ".join(f"{policy}: {', '.join(rules)}" for policy, rules in by_policy.items()) or "none"
-    )

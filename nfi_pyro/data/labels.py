@@ -304,13 +304,26 @@ def _benchmark_prices(bars: xr.Dataset, benchmark: Benchmark, price: str) -> tup
                 f"{name_places(bars[ASSET].to_numpy())}. Give its prices by date instead."
             )
         return _traded_prices(bars, price)[0][:, found[0]], benchmark
+    if not isinstance(benchmark, pd.Series | xr.DataArray):
+        raise SpecError(
+            f"benchmark must be the name of an asset, a Series or a DataArray of prices by date; "
+            f"got {type(benchmark).__name__}. Take one column, or name an asset."
+        )
     series = benchmark.to_series() if isinstance(benchmark, xr.DataArray) else benchmark
     if series.index.nlevels > 1 or not pd.api.types.is_datetime64_any_dtype(series.index.dtype):
         raise PanelError(
             f"benchmark must hold prices by date; got an index of {series.index.dtype}. Use a "
             "Series over dates."
         )
-    series = series.astype(np.float64)
+    try:
+        series = series.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise PanelError(f"benchmark must hold numbers; got {error}. Convert them.") from error
+    if isinstance(series.index, pd.DatetimeIndex) and series.index.tz is not None:
+        raise PanelError(
+            f"benchmark must have dates without a time zone; got {series.index.tz}. Say "
+            "series.tz_localize(None) where its dates are local ones."
+        )
     places: list[object] = list(series.index[series.index.duplicated() | (series <= 0)])
     if places:
         raise PanelError(

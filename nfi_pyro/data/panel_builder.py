@@ -96,13 +96,14 @@ class PanelBuilder:
         )
         self._exclude("cells whose windows are not warm yet", self._cold)
         self._require_assets()
+        label = self._label()
         attrs = self.masks["tradable"].attrs
         masks = {name: self.masks[name] for name in _MASKS if name in self.masks}
         close = self.bars["close"].transpose(DATE, ASSET).astype(np.float32)
         return xr.Dataset(
             {
                 "tradable": ((DATE, ASSET), self.tradable, attrs),
-                "forward_return": self._label(),
+                "forward_return": label,
                 "close": close,
                 **masks,
             },
@@ -147,7 +148,14 @@ class PanelBuilder:
         label = self._forward_return
         if spec.kind not in ("raw", "market_excess"):  # over the cross-section that is traded
             label = label.where(self.tradable)
-        return relative_label(label, self.bars, spec.kind, benchmark=spec.benchmark)
+        relative = relative_label(label, self.bars, spec.kind, benchmark=spec.benchmark)
+        if spec.kind == "market_excess":
+            lost = (np.isfinite(label) & ~np.isfinite(relative)).any(ASSET).to_numpy()
+            days = [str(day)[:10] for day in self.bars[DATE].to_numpy()[lost]]
+            self.ledger = self.ledger.add(
+                "dates without the benchmark's return", len(days), "label not observed", days
+            )
+        return relative
 
     def _universe(self) -> None:
         spec = self.spec
@@ -241,6 +249,16 @@ def _priced_assets(bars: xr.Dataset) -> tuple[xr.Dataset, DropLedger]:
             f"bars must have dims date and asset and a variable close; got dims "
             f"{tuple(bars.sizes)} and variables {sorted(map(str, bars.data_vars))}. "
             "Make them with read_prices."
+        )
+    if (
+        DATE not in bars.coords
+        or bars[DATE].dtype.kind != "M"
+        or bars["close"].dtype.kind not in "fiu"
+    ):
+        dates = bars[DATE].dtype if DATE in bars.coords else "no"
+        raise PanelError(
+            f"bars must have datetime64 dates and numbers as close; got {dates} dates and "
+            f"{bars['close'].dtype} closes. Make them with read_prices."
         )
     ledger = DropLedger.from_json(str(bars.attrs.get(LEDGER_ATTRIBUTE, "[]")))
     priced = np.isfinite(bars["close"].transpose(DATE, ASSET).to_numpy()).any(axis=0)

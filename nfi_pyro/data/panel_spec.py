@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nfi_pyro.data.labels import KINDS, PRICE_FIELDS, Benchmark
@@ -58,15 +59,24 @@ class PanelSpec:
     listing_dates: pd.Series | None = None
 
     def __post_init__(self) -> None:
-        if self.max_abs_return is not None and not self.max_abs_return > 0:
+        for name, least in (("start_lag", 0), ("horizon", 1), ("min_assets", 2)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise SpecError(
+                    f"{name} must be an integer >= {least}; got {value!r}. Write a number."
+                )
+        limit = self.max_abs_return
+        if limit is not None and not (isinstance(limit, int | float | np.number) and limit > 0):
             raise SpecError(
-                f"max_abs_return must be > 0; got {self.max_abs_return!r}. It is decimal: 0.3 is "
-                "30 percent."
+                f"max_abs_return must be > 0; got {limit!r}. It is decimal: 0.3 is 30 percent."
             )
-        if self.min_assets < 2:
+        if not isinstance(self.universe, UniverseRules):
             raise SpecError(
-                f"min_assets must be >= 2; got {self.min_assets!r}. One asset is no cross-section."
+                f"universe must be UniverseRules; got {type(self.universe).__name__}. Say "
+                "UniverseRules(min_age=60)."
             )
+        if not isinstance(self.features, str | Sequence | None):
+            raise SpecError(f"features must be names; got {self.features!r}. Write a list.")
         for name, known in (
             ("missing", MISSING_POLICIES),
             ("kind", KINDS),

@@ -1,5 +1,6 @@
 """Date splits that never let a label reach into the next span."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -12,6 +13,7 @@ from nfi_pyro.errors import SplitError, name_places
 
 Span = tuple[str, str]
 MODES = ("expanding", "rolling")
+_DAY = re.compile(r"\d{4}-\d{1,2}-\d{1,2}(?:[ T].*)?|\d{8}")
 MAX_OVERHANG = pd.Timedelta(days=7)  # a last day may fall into a holiday, not into another year
 
 
@@ -133,7 +135,9 @@ def split_dates(
     spans = [("train", train), ("validation", validation)]
     if test is not None:
         spans.append(("test", test))
-    ranges = [(name, DateSpan(*map(_day, span)).positions(dates)) for name, span in spans]
+    _check_count("start_lag", start_lag, 0)
+    _check_count("horizon", horizon, 1)
+    ranges = [(name, _span(name, span).positions(index.to_numpy())) for name, span in spans]
     _check_order(ranges, index)
     for name, span in spans:
         if pd.Timestamp(_day(span[1])) > index[-1] + MAX_OVERHANG:
@@ -202,11 +206,15 @@ def walk_forward(
     if mode not in MODES:
         raise SplitError(f"mode must be one of {MODES}; got {mode!r}. Choose one.")
     timing = {"start_lag": 1, "horizon": 1} if label is None else label
-    if not {"start_lag", "horizon"} <= set(timing):
+    if not isinstance(timing, Mapping) or not {"start_lag", "horizon"} <= set(timing):
+        found = sorted(map(str, timing)) if isinstance(timing, Mapping) else repr(timing)
         raise SplitError(
-            f"label must have start_lag and horizon; got {sorted(map(str, timing))}. Use the "
+            f"label must have start_lag and horizon; got {found}. Use the "
             "attributes of panel['forward_return']."
         )
+    _check_count("start_lag", timing["start_lag"], 0)
+    _check_count("horizon", timing["horizon"], 1)
+    reach = int(timing["start_lag"]) + int(timing["horizon"])
     n = len(index)
     if train + validation >= n:
         raise SplitError(
@@ -221,17 +229,16 @@ def walk_forward(
             ("validation", slice(middle, start)),
             ("test", slice(start, min(start + test, n))),
         ]
-        reach = int(timing["start_lag"]) + int(timing["horizon"])
         splits.append(_purged(ranges, index, reach, embargo))
     return tuple(splits)
 
 
-def describe_splits(splits: Sequence[DateSplit], dates: np.ndarray) -> pd.DataFrame:
+def describe_splits(splits: DateSplit | Sequence[DateSplit], dates: np.ndarray) -> pd.DataFrame:
     """Return one row per split: first date, last date and number of dates of each span, purged.
 
     Parameters
     ----------
-    splits : sequence of DateSplit
+    splits : DateSplit, or sequence of them
     dates : ndarray of datetime64, shape (date,)
         The trading dates that were split.
 
@@ -248,7 +255,7 @@ def describe_splits(splits: Sequence[DateSplit], dates: np.ndarray) -> pd.DataFr
         If a span holds none of the dates.
     """
     rows = []
-    for split in splits:
+    for split in (splits,) if isinstance(splits, DateSplit) else splits:
         row: dict[str, object] = {}
         for name in ("train", "validation", "test"):
             span: DateSpan | None = getattr(split, name)
@@ -278,7 +285,7 @@ def _purged(
                 f"span; got {where.stop - where.start} dates from {index[where.start]:%Y-%m-%d}. "
                 "Use a longer span."
             )
-        n_purged += where.stop - stop
+        n_purged += int(where.stop - stop)
         kept[name] = DateSpan(f"{index[where.start]:%Y-%m-%d}", f"{index[stop - 1]:%Y-%m-%d}")
     return DateSplit(kept["train"], kept["validation"], kept.get("test"), n_purged, embargo)
 
@@ -291,7 +298,20 @@ def _check_count(name: str, value: object, least: int) -> None:
 
 def _increasing(dates: np.ndarray) -> pd.DatetimeIndex:
     """Return dates as an index, or name the first that is out of order."""
-    index = pd.DatetimeIndex(dates)
+    try:
+        index = pd.DatetimeIndex(np.ravel(dates))
+    except (TypeError, ValueError) as error:
+        raise SplitError(
+            f"dates must be datetimes; got {error}. Use panel['date'].values."
+        ) from error
+    kind, shape = np.asarray(dates).dtype, np.shape(dates)
+    missing = int(np.count_nonzero(index.isna()))
+    if len(shape) != 1 or kind.kind in "biuf" or missing or index.tz is not None:
+        zone = f" with the time zone {index.tz}" if index.tz is not None else ""
+        raise SplitError(
+            f"dates must be one row of datetimes without a zone, none missing; got {kind} of shape "
+            f"{shape}{zone}, {missing} missing. Use panel['date'].values."
+        )
     falls = np.flatnonzero(index[1:] <= index[:-1])
     if falls.size:
         days = index.strftime("%Y-%m-%d")
@@ -302,9 +322,21 @@ def _increasing(dates: np.ndarray) -> pd.DatetimeIndex:
     return index
 
 
+def _span(name: str, span: object) -> DateSpan:
+    """Return a pair of days as a span."""
+    if isinstance(span, str) or not isinstance(span, Sequence) or len(span) != 2:
+        raise SplitError(
+            f"{name} must be a first and a last day; got {span!r}. Write (YYYY-MM-DD, YYYY-MM-DD)."
+        )
+    return DateSpan(*map(_day, span))
+
+
 def _day(value: object) -> str:
     """Return `value` as an ISO day, or say that it is not a date."""
     try:
+        # A bare year would end a span on its first of January, and 01-02-2010 is two days.
+        if not _DAY.fullmatch(str(value)):
+            raise ValueError(value)
         return f"{pd.Timestamp(str(value)):%Y-%m-%d}"
     except ValueError as error:
         raise SplitError(

@@ -315,3 +315,15 @@ def test_every_label_describes_itself(market: xr.Dataset, price: str, kind: str)
     assert f"from the {price} of t+1 to the {price} of t+2" in words
     assert ("decimal" in words) == (kind != "rank")
     assert all(isinstance(value, str | int) for value in attrs.values())
+
+
+def test_a_benchmark_of_another_type_is_refused(market: xr.Dataset) -> None:
+    prices = pd.Series(1.5, index=pd.DatetimeIndex(market["date"].values))
+    for given, error, message in (
+        (5, SpecError, "a Series or a DataArray of prices by date; got int"),
+        (prices.to_frame(), SpecError, "got DataFrame"),
+        (prices.astype(str) + "x", PanelError, "benchmark must hold numbers"),
+        (prices.tz_localize("UTC"), PanelError, "without a time zone; got UTC"),
+    ):
+        with pytest.raises(error, match=message):
+            forward_return(market, kind="market_excess", benchmark=given)  # type: ignore[arg-type]

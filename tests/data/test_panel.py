@@ -259,12 +259,38 @@ def test_bars_that_make_no_panel_are_refused(bars: xr.Dataset) -> None:
 def test_options_out_of_range_are_refused(bars: xr.Dataset) -> None:
     with pytest.raises(SpecError, match="max_abs_return must be > 0; got 0"):
         build_panel(bars, max_abs_return=0)
-    with pytest.raises(SpecError, match="min_assets must be >= 2; got 1"):
+    with pytest.raises(SpecError, match="min_assets must be an integer >= 2; got 1"):
         build_panel(bars, min_assets=1)
     with pytest.raises(SpecError, match=r"missing must be one of .* got 'zero'"):
         build_panel(bars, missing="zero")
+    for name, value in (("horizon", "5"), ("start_lag", -1), ("min_assets", 2.5)):
+        with pytest.raises(SpecError, match=f"{name} must be an integer >= .; got {value!r}"):
+            build_panel(bars, **{name: value})
+    with pytest.raises(SpecError, match=r"max_abs_return must be > 0; got '0\.5'"):
+        build_panel(bars, max_abs_return="0.5")
+    with pytest.raises(SpecError, match="universe must be UniverseRules; got NoneType"):
+        build_panel(bars, universe=None)
+    with pytest.raises(SpecError, match="features must be names; got 5"):
+        build_panel(bars, features=5)
     with pytest.raises(SpecError, match=r"subset must hold names of Alpha158 or .*; got MA7"):
         build_panel(bars, features=["MA7"])
+
+
+def test_dates_without_the_benchmark_are_written_down(bars: xr.Dataset) -> None:
+    market = bars["close"].mean("asset").to_series()
+    market.iloc[80:83] = np.nan
+    built = build_panel(bars, features=SHORT, kind="market_excess", benchmark=market)
+    found = {f.rule: f for f in DropLedger.from_json(built.attrs["ledger"]).findings}
+    lost = found["dates without the benchmark's return"]
+    assert lost.count == 4  # t+1 or t+2 is one of the three
+    assert lost.places[0] == str(bars["date"].values[78])[:10]
+
+
+def test_bars_that_are_not_bars_are_refused(bars: xr.Dataset) -> None:
+    text = bars.assign_coords(date=[str(day)[:10] for day in bars["date"].values])
+    for odd in (text, bars.drop_vars("date"), bars.assign(close=bars["close"].astype(str))):
+        with pytest.raises(PanelError, match="must have datetime64 dates and numbers as close"):
+            build_panel(odd, features=SHORT)
 
 
 # ---- storage --------------------------------------------------------------------------------

@@ -365,3 +365,55 @@ def test_splits_are_described_in_a_table() -> None:
     alone = split_dates(DATES, train=(day(0), day(40)), validation=(day(41), day(60)))
     row = describe_splits([alone], DATES).iloc[0]
     assert (row["test_first"], row["test_dates"]) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        # a bare year would end a span on its first of January
+        ({"train": ("2020", "2020")}, "must parse as days; got '2020'"),
+        ({"train": (day(0), "2020-03")}, "must parse as days; got '2020-03'"),
+        ({"train": (day(0), "03-04-2020")}, "must parse as days; got '03-04-2020'"),
+        ({"train": (day(0), "today")}, "must parse as days; got 'today'"),
+        ({"train": (day(0),)}, "train must be a first and a last day; got"),
+        ({"train": day(0)}, "train must be a first and a last day; got"),
+        ({"start_lag": -5}, "start_lag must be an integer >= 0; got -5"),
+        ({"horizon": 0}, "horizon must be an integer >= 1; got 0"),
+        ({"horizon": 1.5}, "horizon must be an integer >= 1; got 1.5"),
+    ],
+)
+def test_half_said_days_and_timings_are_refused(options: dict[str, Any], message: str) -> None:
+    spans = {"train": (day(0), day(40)), "validation": (day(50), day(70))}
+    with pytest.raises(SplitError, match=message):
+        split_dates(DATES, **(spans | options))
+
+
+@pytest.mark.parametrize(
+    "label", [5, {"start_lag": "a", "horizon": 1}, {"start_lag": -3, "horizon": 1}]
+)
+def test_walk_forward_refuses_a_label_without_timing(label: Any) -> None:
+    with pytest.raises(SplitError, match="start_lag"):
+        walk_forward(DATES, train=50, validation=20, test=20, label=label)
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        None,
+        ["soon"],
+        np.arange(101),
+        DATES[:, None],
+        DAYS.tz_localize("UTC"),
+        np.where(np.arange(101) == 7, np.datetime64("NaT"), DATES),
+    ],
+)
+def test_dates_are_one_row_of_datetimes(dates: Any) -> None:
+    with pytest.raises(SplitError, match="dates must be"):
+        split_dates(dates)
+    with pytest.raises(SplitError, match="dates must be"):
+        walk_forward(dates, train=50, validation=20, test=20)
+
+
+def test_one_split_is_described_like_several() -> None:
+    split = split_dates(DATES)
+    pd.testing.assert_frame_equal(describe_splits(split, DATES), describe_splits([split], DATES))

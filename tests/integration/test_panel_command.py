@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from nfi_pyro.cli import app
 from nfi_pyro.commands import fit, forecast, panel, report
+from nfi_pyro.commands.panel_settings import read_panel_settings
 from nfi_pyro.commands.run_directory import RunDirectory
 from nfi_pyro.data import panel_hash, read_panel, read_prices, write_qlib
 from nfi_pyro.data.checks.quality import DropLedger
@@ -67,7 +68,7 @@ def test_a_vendors_file_becomes_a_panel_with_a_page(vendor_file: Path, tmp_path:
     )  # fmt: skip
     assert done.exit_code == 0, said(done)
     assert "asset-dates" in done.output
-    assert "mask: infinite" in done.output
+    assert "mask  infinite, nonpositive_price, negative_volume, jump*" in done.output
     assert json.loads(xr.open_dataset(tmp_path / "findings.nc").attrs["policies"])["jump"] == "mask"
     assert str(page) in done.output
     text = page.read_text(encoding="utf-8")
@@ -166,6 +167,8 @@ def test_a_file_of_options_says_it_all(vendor_file: Path, tmp_path: Path) -> Non
         ('[reading]\ncalendar = "none.txt"\n', "a calendar must be a text file"),
         ('[panel]\nlisting_dates = "none.csv"\n', "listing dates must be a CSV"),
         ('[panel]\nkind = "log"\n', "kind must be one of"),
+        ('[panel]\nhorizon = "5"\n', "horizon must be an integer >= 1; got '5'"),
+        ('[panel]\nprices = "gross"\n', "prices must be one of"),
         ('[reading]\nvendor = "acme"\n', "vendor must be one of"),
         ('[reading.policies]\njump = "fix"\n', "polic"),
         ('[reading.policies]\nspike = "mask"\n', "spike"),
@@ -196,3 +199,31 @@ def test_a_run_on_a_panel_on_disk_is_the_run_in_memory(
     here, there = (RunDirectory(place).load_forecast().data for place in (finished, run))
     xr.testing.assert_identical(here, there)
     assert report(run, tmp_path / "page.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[reading]\ncolumns = "x"', r"columns of \[reading\] must be a table; got 'x'"),
+        ('[reading]\npolicies = "mask"', r"policies of \[reading\] must be a table; got 'mask'"),
+        ('[reading.columns]\nlayout = "wide"', "named by what they hold; got layout"),
+        ('[reading.columns]\nsource = "close"', "named by what they hold; got source"),
+        ('[universe]\nexclude_limits = "false"', "exclude_limits must be True or False"),
+        ('[universe]\nmin_amount = "1e7"', "min_amount must be > 0 and finite"),
+        ('[panel]\nlisting_dates = "listed.csv"', "1 rows with an empty cell"),
+    ],
+)
+def test_a_panel_file_with_values_of_another_type_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "listed.csv").write_text("instrument,date\nSH600000,\n", encoding="utf-8")
+    place = tmp_path / "panel.toml"
+    place.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError, match=message):
+        read_panel_settings(place)
+
+
+def test_a_panel_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    place = tmp_path / "panel.toml"
+    place.write_text("[panel]\nhorizon = 5\n", encoding="utf-8-sig")
+    assert read_panel_settings(place).panel == {"horizon": 5}

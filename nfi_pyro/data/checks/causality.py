@@ -145,10 +145,11 @@ def audit_causality(
     other variables shuffled over all cells; a tenth of the cells, and all cells of a fifth of the
     assets, NaN. The truth of an audit is that of the dates that it cuts at.
     """
-    if seed < 0 or tolerance < 0 or least_rows < 1:
+    whole = isinstance(seed, int | np.integer) and isinstance(least_rows, int | np.integer)
+    if not whole or seed < 0 or not tolerance >= 0 or least_rows < 1:
         raise SpecError(
             f"seed and tolerance must be >= 0 and least_rows >= 1; got {seed}, {tolerance} and "
-            f"{least_rows} at audit_causality. Leave them out."
+            f"{least_rows} at audit_causality. seed and least_rows are integers: leave them out."
         )
     cuts = _cut_rows(bars, dates, least_rows)
     return _audit(compute, bars, cuts, seed=seed, tolerance=tolerance)
@@ -214,10 +215,10 @@ class _Difference:
 
 def _cut_rows(bars: xr.Dataset, dates: int | Sequence[object] | None, least_rows: int) -> list[int]:
     """Return the rows of the cut dates, increasing."""
-    if DATE not in bars.dims or DATE not in bars.coords:
+    found = f"dims {tuple(bars.sizes)}" if isinstance(bars, xr.Dataset) else type(bars).__name__
+    if not isinstance(bars, xr.Dataset) or DATE not in bars.dims or DATE not in bars.coords:
         raise PanelError(
-            f"bars must have the dim date with its labels; got dims {tuple(bars.sizes)}. Make "
-            "them with read_prices."
+            f"bars must have the dim date with its labels; got {found}. Make them with read_prices."
         )
     rows = bars.sizes[DATE]
     if rows <= least_rows:
@@ -231,15 +232,21 @@ def _cut_rows(bars: xr.Dataset, dates: int | Sequence[object] | None, least_rows
             raise SpecError(f"dates must be at least 1 cut; got {wanted}. Leave it out for 5.")
         spread = np.linspace(least_rows - 1, rows - 2, wanted).round().astype(int)
         return sorted({int(row) for row in spread})
-    asked = pd.DatetimeIndex(list(dates))
-    found = pd.DatetimeIndex(bars[DATE].to_numpy()).get_indexer(asked)
-    wrong = asked[(found < least_rows - 1) | (found > rows - 2)]
+    try:
+        asked = pd.DatetimeIndex(list(dates))
+    except (TypeError, ValueError) as error:
+        raise SpecError(
+            f"dates must be a number of cuts or dates of the bars; got {dates!r}. Write them "
+            "YYYY-MM-DD."
+        ) from error
+    places = pd.DatetimeIndex(bars[DATE].to_numpy()).get_indexer(asked)
+    wrong = asked[(places < least_rows - 1) | (places > rows - 2)]
     if len(wrong) or not len(asked):
         raise PanelError(
             f"cut dates must be dates of the bars with at least {least_rows} rows up to them and "
             f"one after; got others at {name_places(_day(day) for day in wrong)}. Choose others."
         )
-    return sorted({int(row) for row in found})
+    return sorted({int(row) for row in places})
 
 
 def _computed(

@@ -131,7 +131,7 @@ class DropLedger:
         if not self.findings:
             return "no findings"
         rows = [_COLUMNS] + [
-            (f.rule, f"{f.count:,}", f.action, _shorten(", ".join(f.places))) for f in self.findings
+            (f.rule, f"{f.count:,}", f.action, _fitting(f.places)) for f in self.findings
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
         lines = []
@@ -199,7 +199,6 @@ class Inspection:
     def describe(self) -> str:
         """Return coverage, findings, missing shares and policies as text for a terminal."""
         dates = pd.DatetimeIndex(self.bars["date"].to_numpy())
-        chosen = [f"{name} {policy}" for name, policy in self.policies.items() if name in RULES]
         shares = self.missing.mean("year").to_series()
         missing = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
         return "\n".join(
@@ -208,10 +207,26 @@ class Inspection:
                 f"{dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}",
                 str(self.ledger),
                 f"missing inside histories (mean of the years): {missing}",
-                f"policies: {', '.join(chosen)}",
+                f"policies (* where it is not the default)\n{describe_policies(self.policies)}",
             ]
         )
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= _PLACES_WIDTH else text[: _PLACES_WIDTH - 3] + "..."
+def _fitting(places: tuple[str, ...]) -> str:
+    """Return as many places as fit into a terminal's line, the first one in any case."""
+    shown = list(places[:1])
+    for place in places[1:]:
+        if len(", ".join([*shown, place])) > _PLACES_WIDTH:
+            break
+        shown.append(place)
+    text = ", ".join(shown)
+    return text + ", ..." if len(shown) < len(places) else text
+
+
+def describe_policies(policies: Mapping[str, str]) -> str:
+    """Return the rules by policy, one line each policy, those that differ from defaults starred."""
+    by_policy: dict[str, list[str]] = {}
+    for rule, policy in policies.items():
+        changed = rule in RULES and policy != RULES[rule].default
+        by_policy.setdefault(policy, []).append(rule + "*" * changed)
+    return "\n".join(f"{policy:<6}{', '.join(rules)}" for policy, rules in by_policy.items())

@@ -227,6 +227,11 @@ def resolve_policies(policies: Mapping[str, str] | None) -> dict[str, str]:
     SpecError
         When a rule is unknown, or a policy is not one of those that its rule allows.
     """
+    if policies is not None and not isinstance(policies, Mapping):
+        raise SpecError(
+            f"policies must map rules to policies; got {policies!r}. Say "
+            "policies={'jump': 'mask'}."
+        )
     chosen = dict(policies or {})
     unknown = [name for name in chosen if name not in RULES]
     if unknown:

@@ -93,7 +93,7 @@ def trading_masks(
     PanelError
         When there is no close, a flag is not bool, or a listing date lies after a close.
     SpecError
-        When `prices` is unknown.
+        When `prices` is unknown, or `limits` or `listing_dates` is of another type.
 
     Notes
     -----
@@ -115,6 +115,11 @@ def trading_masks(
     special = flag(bars, "st")
     age, listing = listing_age(bars, listing_dates)
     table = read_price_limits() if limits is None else limits
+    if not isinstance(table, PriceLimitTable):
+        raise SpecError(
+            f"limits must be a PriceLimitTable; got {type(table).__name__}. Make one with "
+            "read_price_limits."
+        )
     shares = _shares(table, bars, special, age, listing)
     hits = _hits(bars, close, shares, prices)
     about = {
@@ -240,18 +245,41 @@ def listing_age(
 
 
 def _listing_days(listing_dates: pd.Series, assets: np.ndarray) -> np.ndarray:
+    if not isinstance(listing_dates, pd.Series):
+        raise SpecError(
+            f"listing_dates must be a Series of dates by asset; got "
+            f"{type(listing_dates).__name__}. Wrap them: pandas.Series(dates, index=assets)."
+        )
     names = pd.Index(canonical_symbols(listing_dates.index.astype(str)))
     if not names.is_unique:
         twice = names[names.duplicated()].unique()
         raise PanelError(
             f"listing_dates must name an asset once; got several at {name_places(twice)}. Keep one."
         )
-    try:
-        wanted = canonical_symbols(assets.astype(str))
-        days = pd.to_datetime(listing_dates.set_axis(names).reindex(wanted))
-    except (ValueError, TypeError) as error:
-        raise PanelError(f"listing_dates must be dates; got {error}. Use YYYY-MM-DD.") from error
-    return days.to_numpy().astype("datetime64[D]")
+    wanted = canonical_symbols(assets.astype(str))
+    named = listing_dates.set_axis(names)[names.isin(wanted)]
+    days, bad = parse_days(named)
+    if bad.any():
+        places = [f"{name} ({value!r})" for name, value in named[bad].items()]
+        raise PanelError(
+            f"listing_dates must be dates; got others at {name_places(places)}. Use YYYY-MM-DD."
+        )
+    return days.reindex(wanted).to_numpy().astype("datetime64[D]")
+
+
+def parse_days(values: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return the days of some dates, texts or integers YYYYMMDD, and which values are none.
+
+    Empty values are NaT and not among the latter; zones and times of day are dropped.
+    """
+    blank = values.isna() | (values.astype("object").astype(str).str.strip() == "")
+    # As text, because an integer 20240102 would be read as nanoseconds since 1970.
+    texts = values.astype("object").astype(str).str.strip()
+    texts = texts.str.replace(r"^(\d{8})\.0$", r"\1", regex=True)  # an integer beside empty cells
+    texts = texts.str.replace(r"(:\d\d(?:\.\d+)?)(?:Z|[+-]\d\d:?\d\d)$", r"\1", regex=True)
+    texts = texts.where(~blank & (texts.str.len() >= 8))  # a bare year or a month is no day
+    days = pd.to_datetime(texts, format="ISO8601", errors="coerce").dt.normalize()
+    return days, days.isna() & ~blank
 
 
 def _suspended(bars: xr.Dataset, listed: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, str]:

@@ -107,8 +107,8 @@ def read_price_limits(path: str | Path | None = None) -> PriceLimitTable:
     if not place.is_file():
         raise SpecError(f"price limit table must be a file; got none at {place}. Check the path.")
     try:
-        content = tomllib.loads(place.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(place.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SpecError(
             f"price limit table must be TOML; got {error} at {place}. Correct the line."
         ) from error

@@ -8,7 +8,14 @@ import pandas as pd
 import xarray as xr
 
 from nfi_pyro.data.checks.quality import LEDGER_ATTRIBUTE, DropLedger
-from nfi_pyro.data.market.masks import AGE_UNKNOWN, field, flag, listing_age, trading_masks
+from nfi_pyro.data.market.masks import (
+    AGE_UNKNOWN,
+    field,
+    flag,
+    listing_age,
+    parse_days,
+    trading_masks,
+)
 from nfi_pyro.data.market.price_limits import PriceLimitTable
 from nfi_pyro.data.sources.symbols import canonical_symbols
 from nfi_pyro.dims import ASSET, DATE
@@ -60,7 +67,19 @@ class UniverseRules:
                 raise SpecError(
                     f"{name} must be an integer >= {least}; got {value!r}. Count in trading days."
                 )
-        if self.min_amount is not None and not 0 < self.min_amount < np.inf:
+        for name in ("exclude_st", "exclude_limits"):
+            if not isinstance(getattr(self, name), bool):
+                raise SpecError(
+                    f"{name} must be True or False; got {getattr(self, name)!r}. Write it without "
+                    "quotes."
+                )
+        if self.spells is not None and not isinstance(self.spells, pd.DataFrame | str | Path):
+            raise SpecError(
+                f"spells must be a DataFrame or a path; got {type(self.spells).__name__}. Make a "
+                "table of instrument, start, end."
+            )
+        number = isinstance(self.min_amount, int | float | np.integer | np.floating)
+        if self.min_amount is not None and not (number and 0 < self.min_amount < np.inf):
             raise SpecError(
                 f"min_amount must be > 0 and finite; got {self.min_amount!r}. It is money traded "
                 "in a day, in the unit of the bars."
@@ -109,6 +128,11 @@ def tradable_universe(
     later never change a date.
     """
     rules = UniverseRules() if rules is None else rules
+    if not isinstance(rules, UniverseRules):
+        raise SpecError(
+            f"rules of a universe must be UniverseRules; got {type(rules).__name__}. Say "
+            "UniverseRules(min_age=60)."
+        )
     masks = trading_masks(bars, limits=limits, prices=prices, listing_dates=listing_dates)
     member, ledger = _members(bars, rules)
     causes = _untraded(bars)
@@ -221,12 +245,7 @@ def read_spells(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     names = table["instrument"].astype("object").where(table["instrument"].notna(), "")
     spells = pd.DataFrame({"instrument": canonical_symbols(names.astype(str))})
     for column in ("start", "end"):
-        blank = table[column].isna() | (table[column].astype("object").astype(str) == "")
-        # As text, because an integer 20240102 would be read as nanoseconds since 1970.
-        texts = table[column].astype("object").astype(str)
-        texts = texts.where(~blank & (texts.str.len() >= 8))
-        spells[column] = pd.to_datetime(texts, format="ISO8601", errors="coerce").dt.normalize()
-        bad = spells[column].isna() & ~blank
+        spells[column], bad = parse_days(table[column])
         if column == "start":
             bad = spells[column].isna() | (spells["instrument"] == "")
         rule = f"{column} of a spell must be a day, for a named instrument"
@@ -267,7 +286,7 @@ def _spell_file(path: Path) -> pd.DataFrame:
             dtype=str,
             keep_default_na=False,
         )
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError) as error:
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError, OSError) as error:
         raise PanelError(
             f"spells must be readable; got {' '.join(str(error).split())} at {path}. Write "
             "instrument, start, end: comma separated with a head (.csv), or tab separated "

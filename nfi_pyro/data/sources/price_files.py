@@ -201,6 +201,8 @@ def join_frames(
         starts.append(total)
         total += len(frame)
     filled = [frame for frame in tables if len(frame)]
+    empty = [file.name for file, frame in frames.items() if not len(frame)]
+    ledger = ledger.add("files without rows", len(empty), "nothing to read", empty)
     plain = all(isinstance(frame.index, pd.RangeIndex) for frame in filled)
     joined = pd.concat(filled or tables[:1], ignore_index=plain)
     names = tuple(file.relative_to(root).as_posix() for file in files)
@@ -296,8 +298,27 @@ def _read_csv(path: Path, vocabulary: Vocabulary, wide: bool) -> pd.DataFrame:
             f"price file must have as many fields in a row as in its head; got more at "
             f"{path}. Quote texts that hold commas."
         )
+    _refuse_cut_end(path, len(head))
     # Two columns of one name are left only where no one asks for them.
     return table.set_axis(head, axis=1) if not twice else table
+
+
+def _refuse_cut_end(path: Path, n_columns: int) -> None:
+    """Refuse a CSV whose last row has too few fields, as an interrupted copy leaves it."""
+    if path.suffix.lower() == ".gz":
+        return  # a cut end is damage there
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 2**16))
+        end = file.read()
+    lines = end.split(b"\n")
+    if len(lines) > 1 and lines[-1].strip() and b'"' not in lines[-1]:
+        n_fields = lines[-1].count(b",") + 1
+        if n_fields < n_columns:
+            raise PanelError(
+                f"price file must end with a whole row; got {n_fields} of {n_columns} fields and "
+                f"no line end in the last one at {path}. It seems cut off: copy it again."
+            )
 
 
 def _header(name: str, place: int) -> str:

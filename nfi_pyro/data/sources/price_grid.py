@@ -157,8 +157,13 @@ def _in_shares(
         if part in fields:
             scaled[part] = fields[part] * factor
             known = int(np.isfinite(fields[part]).sum())
-            ledger = ledger.add(f"{part} in the unit of {vendor}", known, f"times {factor:g}")
+            ledger = ledger.add(unit_rule(part, vendor), known, f"times {factor:g}")
     return scaled, ledger
+
+
+def unit_rule(part: str, vendor: str) -> str:
+    """Return what the ledger calls the scaling of a field from a vendor's unit."""
+    return f"{part} in the unit of {vendor}"
 
 
 def _days(
@@ -209,6 +214,8 @@ def _labels(
     raw = cells.symbols
     known = raw if table.assets is None else np.concatenate([raw, table.assets])
     by_prefix = vocabulary.vendor.exchange_by_prefix
+    if by_prefix:
+        _refuse_lost_zeros(table.frame[table.columns[INSTRUMENT]], vocabulary.vendor.name)
     names = canonical_symbols(known, exchange_by_prefix=by_prefix)
     changed = dict.fromkeys(
         f"{old} -> {new}" for old, new in zip(known, names, strict=True) if old != new
@@ -216,6 +223,17 @@ def _labels(
     ledger = ledger.add("symbols written in the form SH600000", len(changed), "rewritten", changed)
     labels, places = np.unique(names, return_inverse=True)
     return places[: len(raw)][cells.codes].astype(np.int64), labels, ledger
+
+
+def _refuse_lost_zeros(column: pd.Series, vendor: str) -> None:
+    """Refuse codes that were read as integers and are shorter than the vendor's six digits."""
+    codes = [code for code in pd.unique(column) if isinstance(code, int | np.integer)]
+    short = [str(code) for code in codes if 0 <= code < 100_000]
+    if short:
+        raise PanelError(
+            f"codes of {vendor} must have six digits; got integers that lost their leading zeros "
+            f"at {name_places(short)}. Read the column as str, so that 000001 lives."
+        )
 
 
 def _duplicates(

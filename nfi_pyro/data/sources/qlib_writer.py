@@ -56,7 +56,12 @@ def write_qlib(
     """
     target = Path(path)
     refuse_other_bars(freq)
-    if not re.fullmatch(r"[a-z0-9_.-]+", market):
+    if not isinstance(bars, xr.Dataset):
+        raise PanelError(
+            f"bars must be a Dataset of dims date and asset; got {type(bars).__name__}. Make "
+            "them with read_prices."
+        )
+    if not isinstance(market, str) or not re.fullmatch(r"[a-z0-9_.-]+", market):
         raise SpecError(f"market must be a file name in lower case; got {market!r}. Rename it.")
     dates = _checked_dates(bars)
     symbols = _checked_symbols(bars)

@@ -12,7 +12,7 @@ from nfi_pyro.data.checks.bar_quality import inspect_bars
 from nfi_pyro.data.checks.quality import LEDGER_ATTRIBUTE, DropLedger, Inspection
 from nfi_pyro.data.checks.quality_rules import resolve_policies
 from nfi_pyro.data.sources.price_files import is_qlib_folder, join_frames, list_files, read_frames
-from nfi_pyro.data.sources.price_grid import price_grid
+from nfi_pyro.data.sources.price_grid import price_grid, unit_rule
 from nfi_pyro.data.sources.price_table import (
     PriceTable,
     Vocabulary,
@@ -21,7 +21,7 @@ from nfi_pyro.data.sources.price_table import (
     make_vocabulary,
 )
 from nfi_pyro.data.sources.qlib_bin import read_qlib
-from nfi_pyro.data.sources.vendors import INSTRUMENT, PARTS, find_vendor
+from nfi_pyro.data.sources.vendors import INSTRUMENT, PARTS, VENDORS, find_vendor
 from nfi_pyro.data.sources.wide_prices import (
     array_matrices,
     fields_level,
@@ -152,6 +152,8 @@ def _check_options(layout: str | None, fields: Sequence[str]) -> None:
         raise SpecError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}. Choose one.")
     if isinstance(fields, str):
         raise SpecError(f"fields must be a sequence of names; got {fields!r}. Say ({fields!r},).")
+    if not isinstance(fields, Sequence) or not all(isinstance(name, str) for name in fields):
+        raise SpecError(f"fields must be a sequence of names; got {fields!r}. Write texts.")
 
 
 def _load(
@@ -169,7 +171,7 @@ def _load(
         return wide_table(matrices, vocabulary), none
     if isinstance(source, pd.Series):
         _refuse_layout(layout, ("long",), "a Series")
-        return long_table(_closes(source), vocabulary), none
+        return long_table(_closes(source, vocabulary), vocabulary), none
     if isinstance(source, pd.DataFrame):
         _refuse_layout(layout, ("long", "wide"), "a DataFrame")
         if (layout or _frame_layout(source, vocabulary)) == "wide":
@@ -189,6 +191,14 @@ def _array_table(
     source: xr.Dataset | xr.DataArray, vocabulary: Vocabulary
 ) -> tuple[PriceTable, DropLedger]:
     matrices, ledger = array_matrices(source, vocabulary)
+    scaled = {unit_rule(part, vendor) for vendor in VENDORS for part in VENDORS[vendor].scale}
+    done = [found.rule for found in ledger.findings if found.rule in scaled]
+    if done and vocabulary.vendor.scale:
+        raise PanelError(
+            f"units must be scaled once; got vendor={vocabulary.vendor.name!r} for bars whose "
+            f"ledger says: {name_places(done)}. Leave vendor out: they are in shares and currency "
+            "units already."
+        )
     return wide_table(matrices, vocabulary), ledger
 
 
@@ -236,14 +246,16 @@ def _frame_layout(frame: pd.DataFrame, vocabulary: Vocabulary) -> str:
     )
 
 
-def _closes(series: pd.Series) -> pd.DataFrame:
+def _closes(series: pd.Series, vocabulary: Vocabulary) -> pd.DataFrame:
+    """Return a Series as a table of closes, or of the field that it is named for."""
     if series.index.nlevels != 2:
         raise PanelError(
             f"source must be a DataFrame or a path, or a Series with date and instrument as its "
             f"index; got Series with {series.index.nlevels} index level. Which symbol is it? Turn "
             "it into a DataFrame with a column instrument."
         )
-    return series.to_frame("close")
+    part = vocabulary.part_of(series.name) if series.name is not None else None
+    return series.to_frame(vocabulary.wanted.get("close", "close") if part is None else series.name)
 
 
 def _refuse_symbols(source: Mapping[str, object], vocabulary: Vocabulary) -> None:

@@ -94,7 +94,7 @@ def find_vendor(name: str | None) -> Vendor:
     """
     if name is None:
         return Vendor("")
-    if name not in VENDORS:
+    if not isinstance(name, str) or name not in VENDORS:
         raise SpecError(
             f"vendor must be one of {', '.join(VENDORS)}; got {name!r}. Leave it out for data in "
             "shares and currency units, and name columns by alias."

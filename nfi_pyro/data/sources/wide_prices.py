@@ -8,6 +8,7 @@ import xarray as xr
 
 from nfi_pyro.data.checks.quality import LEDGER_ATTRIBUTE, DropLedger
 from nfi_pyro.data.sources.price_cells import parse_dates, parse_symbols
+from nfi_pyro.data.sources.price_grid import MAX_CELLS
 from nfi_pyro.data.sources.price_table import CellNames, PriceTable, RowNames, Vocabulary, is_dated
 from nfi_pyro.data.sources.vendors import INSTRUMENT, PARTS, TEXTS, plain_name
 from nfi_pyro.dims import ASSET, DATE
@@ -46,6 +47,11 @@ def wide_table(frames: Mapping[str, object], vocabulary: Vocabulary) -> PriceTab
         raise PanelError(
             f"price matrix must have rows and columns; got {len(dates)} dates and {len(assets)} "
             "assets. Check the export."
+        )
+    if len(dates) * len(assets) > MAX_CELLS:
+        raise PanelError(
+            f"price matrices must fit a grid of dates by assets; got {len(dates):,} dates by "
+            f"{len(assets):,} assets in all. Check that the fields share dates and assets."
         )
     long: dict[str, object] = {
         DATE: np.repeat(dates, len(assets)),

@@ -184,6 +184,13 @@ def _require_agreement(panel: Panel, old: Panel, first_new: int, target: Path) -
             f"{int(odd.sum())} other cells at {name_places(cells(names, odd))} in {target}. Old "
             "prices were adjusted anew or corrected: write a new panel from the whole history."
         )
+    appeared = shared["tradable"].to_numpy()[:, left] & ~before["tradable"].to_numpy()[:, right]
+    if appeared.any():
+        raise PanelError(
+            f"assets not tradable on stored dates must not be so in the panel to append; got "
+            f"{int(appeared.sum())} cells that are, at {name_places(both[appeared.any(axis=0)])} "
+            f"in {target}. Ages and rules need the same history: give the whole of it."
+        )
     if np.any(vanished):
         raise PanelError(
             f"assets tradable on the last stored date must be so in the panel to append; got "

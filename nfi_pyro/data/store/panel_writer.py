@@ -11,6 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,9 +59,10 @@ class PanelWriter:
     def __init__(
         self, path: str | Path, shape: tuple[int, int, int], *, extend: Path | None = None
     ) -> None:
-        self.target = Path(path)
+        # a link stays a link: what it points to is replaced
+        self.target = Path(path).resolve() if os.path.islink(path) else Path(path)
         recover_panel(self.target)
-        if self.target.exists() and not (self.target / "zarr.json").is_file():
+        if os.path.exists(self.target) and not os.path.isfile(self.target / "zarr.json"):
             raise PanelError(
                 f"path of a panel must be free or hold a panel; got another thing at "
                 f"{self.target}. Choose another path."
@@ -87,7 +89,7 @@ class PanelWriter:
             else:
                 self.array = _linked_features(extend, self.fresh, shape)
                 self._carry(extend)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._clean()
             raise self._unwritable(error) from error
 
@@ -160,16 +162,17 @@ class PanelWriter:
         for name, values in {**digests, COMPLETE: self.complete}.items():
             checks.create_array(name, data=values, chunks=values.shape)
 
-    def _unwritable(self, error: OSError) -> PanelError:
+    def _unwritable(self, error: OSError | ValueError) -> PanelError:
+        said = getattr(error, "strerror", None) or error
         return PanelError(
-            f"path of a panel must be writable; got {error.strerror or error} at {self.target}. "
+            f"path of a panel must be writable; got {said} at {self.target}. "
             "What was there before is untouched: free some space, or choose another path."
         )
 
     def _clean(self) -> None:
         """Remove what is half done; if the new panel did not make it, the old one stays."""
         shutil.rmtree(self.fresh, ignore_errors=True)
-        if self._old.exists() and not self.target.exists():
+        if os.path.exists(self._old) and not os.path.exists(self.target):
             self._old.rename(self.target)
         shutil.rmtree(self._old, ignore_errors=True)
 
@@ -195,13 +198,14 @@ def recover_panel(target: Path) -> None:
 
     Half-written directories are dropped when they are a day old: a younger one may be in use.
     """
-    aside = sorted(target.parent.glob(f".{target.name}.????????.old"))
-    if aside and not target.exists():
-        aside.pop().rename(target)
-    half = target.parent.glob(f".{target.name}.????????.new")
-    stale = [place for place in half if time.time() - place.stat().st_mtime > _STALE_SECONDS]
-    for place in (*aside, *stale):
-        shutil.rmtree(place, ignore_errors=True)
+    with suppress(OSError):  # no right to write there, or another process was faster
+        aside = sorted(target.parent.glob(f".{target.name}.????????.old"))
+        if aside and not target.exists():
+            aside.pop().rename(target)
+        half = target.parent.glob(f".{target.name}.????????.new")
+        stale = [place for place in half if time.time() - place.stat().st_mtime > _STALE_SECONDS]
+        for place in (*aside, *stale):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def plain_text(dataset: xr.Dataset) -> xr.Dataset:

@@ -1,6 +1,8 @@
 """A panel on disk: written whole or not at all, read back checked, in memory or date by date."""
 
 import hashlib
+import os
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ from nfi_pyro.errors import PanelError, name_places
 LAZY_BYTES = 2**30
 """Features beyond this size stay on disk unless `read_panel` is told otherwise."""
 
-_BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+_BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError)
+_SWAP_SECONDS = 0.05  # a writer's two moves are over by then
 
 
 def write_panel(panel: Panel, path: str | Path) -> Path:
@@ -77,10 +80,14 @@ def read_panel(path: str | Path, *, lazy: bool | None = None) -> Panel:
     """
     source = Path(path)
     recover_panel(source)
-    if not source.exists():
+    if not os.path.exists(source):
         raise PanelError(f"panel must exist; got nothing at {source}. Build one: `nfi panel`.")
     try:
-        rest, attrs, checks = _open(source)
+        try:
+            rest, attrs, checks = _open(source)
+        except _BROKEN:  # perhaps just being replaced
+            time.sleep(_SWAP_SECONDS)
+            rest, attrs, checks = _open(source)
         array = zarr.open_array(source / "features", mode="r")
     except _BROKEN as error:
         raise PanelError(

@@ -49,7 +49,7 @@ class ArrayBlocks:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield views of consecutive dates."""
-        if self.mask.shape != self.values.shape[:2]:
+        if self.mask.shape != self.values.shape[:2] or self.mask.dtype != bool:
             raise mask_error(self.values.shape[:2], self.mask)
         for start in range(0, len(self.values), self.dates_per_block):
             part = slice(start, start + self.dates_per_block)
@@ -253,8 +253,8 @@ def require_columns(values: np.ndarray, features: Sequence[str]) -> None:
 def mask_error(shape: tuple[int, ...], mask: np.ndarray) -> ShapeError:
     """Return the error for a training mask of the wrong shape or without a cell."""
     return ShapeError(
-        f"the training mask must have shape {shape} and at least one cell; got "
-        f"shape {mask.shape} with {int(mask.sum())} cells. Is the training span in the "
+        f"the training mask must be bool of shape {shape} with at least one cell; got "
+        f"{mask.dtype} of shape {mask.shape} with {int(mask.sum())} cells. Is the training span in the "
         "panel, and is any asset tradable in it?"
     )
 

@@ -188,13 +188,19 @@ class TransformChain:
         Raises
         ------
         SpecError
-            If a step is unknown: a later version wrote it.
+            If a step is unknown or a part is missing: another version wrote it.
         """
         transforms = []
-        for step in values["steps"]:
-            state = {key: value for key, value in step.items() if key != "name"}
-            transforms.append(_kind(step["name"]).from_dict(state))
-        return cls(tuple(transforms), tuple(values["features"]))
+        try:
+            for step in values["steps"]:
+                state = {key: value for key, value in step.items() if key != "name"}
+                transforms.append(_kind(step["name"]).from_dict(state))
+            return cls(tuple(transforms), tuple(values["features"]))
+        except (KeyError, TypeError) as error:
+            raise SpecError(
+                f"stored transforms must have steps and features; got {type(error).__name__} "
+                f"({error}). They were altered, or another version wrote them."
+            ) from error
 
 
 def check_steps(steps: Sequence[Step]) -> list[tuple[Any, dict[str, Any]]]:
@@ -205,7 +211,7 @@ def check_steps(steps: Sequence[Step]) -> list[tuple[Any, dict[str, Any]]]:
     SpecError
         If `steps` is not a sequence, or a step or an option is unknown.
     """
-    if isinstance(steps, str | Mapping):
+    if isinstance(steps, str | Mapping) or not isinstance(steps, Sequence):
         raise SpecError(f"steps must be a sequence of steps; got {steps!r}. Write it as a list.")
     parsed = []
     for step in steps:

@@ -222,6 +222,10 @@ def test_cuts_are_spread_between_the_least_rows_and_the_end(bars) -> None:
         ({"tolerance": -0.1}, SpecError, "seed and tolerance must be >= 0"),
         ({"least_rows": 0}, SpecError, "least_rows >= 1; got 0, 0.0 and 0"),
         ({"least_rows": DATES}, PanelError, "more dates than least_rows = 101; got 101"),
+        ({"seed": 1.5}, SpecError, "seed and least_rows are integers"),
+        ({"tolerance": float("nan")}, SpecError, "seed and tolerance must be >= 0"),
+        ({"dates": ["soon"]}, SpecError, r"a number of cuts or dates of the bars; got \['soon'\]"),
+        ({"dates": 5.5}, SpecError, "a number of cuts or dates of the bars; got 5.5"),
         ({"dates": 0}, SpecError, "at least 1 cut; got 0"),
         ({"dates": ["2021-01-02"]}, PanelError, r"cut dates must be .*got others at 2021-01-02"),
         ({"dates": ["2021-05-24"]}, PanelError, r"cut dates must be .*got others at 2021-05-24"),
@@ -245,6 +249,8 @@ def test_what_cannot_be_audited_is_refused(bars) -> None:
         audit_causality(lambda b: b["close"].drop_vars("date"), bars)
     with pytest.raises(PanelError, match="bars must have the dim date with its labels"):
         audit_causality(lambda b: b["close"], bars.drop_vars("date"))
+    with pytest.raises(PanelError, match="the dim date with its labels; got DataFrame"):
+        audit_causality(lambda b: b["close"], pd.DataFrame())  # type: ignore[arg-type]
 
 
 # --- nothing of ours does; a new feature, transform or mask is covered by being registered ----

@@ -264,7 +264,7 @@ def test_the_dataset_of_findings_holds_all(bars: xr.Dataset, tmp_path: Path) -> 
     stored.to_zarr(tmp_path / "findings.zarr", consolidated=False)
     text = result.describe()
     assert "5 assets, 41 dates from 2024-01-01 to 2024-02-26" in text
-    assert "nonpositive_price mask" in text
+    assert "mask  infinite, nonpositive_price, negative_volume" in text
 
 
 def of(result: Inspection, rule: str) -> pd.DataFrame:

@@ -395,3 +395,26 @@ def test_the_a_share_file_has_limit_hits_where_the_market_had_them(
     assert masks["limit_up"].sum("asset").to_series().idxmax() == pd.Timestamp("2024-09-30")
     assert masks["limit_down"].sum("asset").to_series().idxmax() == pd.Timestamp("2024-02-05")
     assert masks["limit_up"].attrs["without_board"] == 0
+
+
+@pytest.mark.parametrize(
+    "day",
+    [20240227, 20240227.0, "20240227", "2024-02-27 09:30", pd.Timestamp("2024-02-27", tz="UTC")],
+)
+def test_listing_dates_may_be_written_in_any_way(day: Any) -> None:
+    bars = make_bars({"SH600001": [10.0, 11.0, 12.1], "SH600003": [10.0, 11.0, 12.1]})
+    dates = pd.Series([day, None], index=["600001.SH", "SH600003"], dtype=object)
+    age, listing = listing_age(bars, dates)
+    assert listing[0] == np.datetime64("2024-02-27")
+    assert np.isnat(listing[1])
+    assert age[0].tolist() == [4, AGE_UNKNOWN]  # weekdays before the first bar
+
+
+def test_options_of_another_type_are_refused() -> None:
+    bars = make_bars({"SH600001": [10.0, 11.0, 12.1]})
+    with pytest.raises(PanelError, match=r"listing_dates must be dates; .* at SH600001 \(5.5\)"):
+        trading_masks(bars, listing_dates=pd.Series([5.5], index=["SH600001"]))
+    with pytest.raises(SpecError, match=r"listing_dates must be a Series .*; got dict"):
+        trading_masks(bars, listing_dates={"SH600001": "2024-02-27"})  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="limits must be a PriceLimitTable; got str"):
+        trading_masks(bars, limits="rules.toml")  # type: ignore[arg-type]

@@ -329,3 +329,35 @@ def test_the_future_never_changes_who_is_tradable(with_amount: bool) -> None:
             assert name in bars
         changed, _ = tradable_universe(other, rules)
         xr.testing.assert_equal(changed.isel(date=past), masks.isel(date=past))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exclude_st": "false"}, "exclude_st must be True or False; got 'false'"),
+        ({"exclude_limits": 0}, "exclude_limits must be True or False; got 0"),
+        ({"min_amount": "1e7"}, "min_amount must be > 0 and finite; got '1e7'"),
+        ({"spells": []}, "spells must be a DataFrame or a path; got list"),
+    ],
+)
+def test_rules_of_another_type_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        UniverseRules(**options)
+
+
+def test_rules_are_universe_rules(bars: xr.Dataset) -> None:
+    with pytest.raises(SpecError, match="rules of a universe must be UniverseRules; got dict"):
+        tradable_universe(bars, {"min_age": 60})  # type: ignore[arg-type]
+
+
+def test_days_of_spells_may_have_a_zone() -> None:
+    zoned = pd.DataFrame(
+        {
+            "instrument": ["SH600001", "SZ000002"],
+            "start": pd.to_datetime(["2024-03-04", "2024-03-06"], utc=True),
+            "end": [None, "2024-03-08"],
+        }
+    )
+    spells = read_spells(zoned)
+    assert spells["start"].dt.strftime("%Y-%m-%d").tolist() == ["2024-03-04", "2024-03-06"]
+    assert spells["end"].dt.strftime("%Y-%m-%d").tolist() == ["2200-01-01", "2024-03-08"]

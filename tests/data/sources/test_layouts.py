@@ -407,3 +407,57 @@ def test_market_files_read_alike_in_two_layouts(
     path = market_file("sp500_daily.parquet")
     frame = pd.read_parquet(path)
     assert_same(read_prices(arrays(frame)), read_prices(path))
+
+
+def test_files_without_rows_are_named(table: pd.DataFrame, tmp_path: Path) -> None:
+    folder = per_symbol(table, tmp_path / "bars")
+    head = next(folder.glob("*.csv")).read_text(encoding="utf-8").splitlines()[0]
+    (folder / "SH601999.csv").write_text(head + "\n", encoding="utf-8")
+    found = rules(read_prices(folder))["files without rows"]
+    assert found == (1, "nothing to read", ("SH601999.csv",))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fields": 5}, "fields must be a sequence of names; got 5"),
+        ({"fields": [5]}, r"fields must be a sequence of names; got \[5\]"),
+        ({"policies": "mask"}, "policies must map rules to policies; got 'mask'"),
+        ({"policies": ["jump"]}, "policies must map rules to policies"),
+    ],
+)
+def test_options_of_another_type_are_refused(
+    table: pd.DataFrame, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        read_prices(table, **options)
+
+
+def test_matrices_that_share_nothing_are_refused_before_they_fill_the_memory() -> None:
+    days = pd.date_range("1900-01-01", periods=40_000)
+    tall = pd.DataFrame(1.0, index=days, columns=["AAPL", "MSFT"])
+    names = [f"S{place}" for place in range(30_000)]
+    flat = pd.DataFrame(1.0, index=days[:2], columns=names)
+    with pytest.raises(PanelError, match=r"got 40,000 dates by 30,002 assets in all\. Check that"):
+        read_prices({"close": tall, "volume": flat})
+
+
+def test_a_series_named_for_another_field_is_not_taken_for_closes(table: pd.DataFrame) -> None:
+    indexed = table.set_index(["date", "instrument"])
+    assert_same(read_prices(indexed["close"].rename(None)), read_prices(indexed["close"]))
+    assert_same(read_prices(indexed["close"].rename("mine")), read_prices(indexed["close"]))
+    with pytest.raises(PanelError, match=r"must have the columns close; got columns .*volume"):
+        read_prices(indexed["volume"])
+
+
+def test_a_file_that_was_cut_off_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
+    place = tmp_path / "bars.csv"
+    text = table.to_csv(index=False)
+    place.write_text(text.rstrip("\n"), encoding="utf-8")  # a missing line end cuts nothing off
+    expected = read_prices(place)
+    place.write_text(text, encoding="utf-8")
+    assert_same(read_prices(place), expected)
+    last = text.rstrip("\n").splitlines()[-1]
+    place.write_text(text.rstrip("\n")[: -len(last) + last.index(",", 20) + 3], encoding="utf-8")
+    with pytest.raises(PanelError, match=r"end with a whole row; got \d of \d+ fields"):
+        read_prices(place)

@@ -359,3 +359,10 @@ def test_damaged_bytes_give_bars_or_one_clear_error(tmp_path: Path, seed: int) -
         assert "; got " in outcome
         file.write_bytes(kept)
     xr.testing.assert_equal(read_qlib(folder), ragged_bars())
+
+
+def test_only_bars_and_named_markets_are_written(tmp_path: Path) -> None:
+    with pytest.raises(PanelError, match=r"bars must be a Dataset .*; got DataFrame"):
+        write_qlib(pd.DataFrame(), tmp_path / "q")  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="market must be a file name in lower case; got 5"):
+        write_qlib(xr.Dataset(), tmp_path / "q", market=5)  # type: ignore[arg-type]

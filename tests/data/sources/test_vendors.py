@@ -170,3 +170,26 @@ def test_a_static_industry_holds_on_every_date(table: pd.DataFrame) -> None:
     bars = read_prices(source)
     assert (bars["industry"].sel(asset="SZ000001") == "sector SZ").all()
     assert rules(bars)["variables of other dims"] == (1, "ignored", ("index_level ('date',)",))
+
+
+def test_units_are_scaled_once(table: pd.DataFrame) -> None:
+    bars = read_prices(table, vendor="tushare")
+    again = read_prices(bars)
+    np.testing.assert_array_equal(again["volume"], bars["volume"])
+    with pytest.raises(PanelError, match=r"scaled once; got vendor='tushare' .*Leave vendor out"):
+        read_prices(bars, vendor="tushare")
+
+
+def test_integer_codes_that_lost_their_zeros_are_refused() -> None:
+    dates = pd.bdate_range("2024-02-26", periods=5)
+    rows = [(day, code, 10.0 + code % 7) for code in (600519, 1) for day in dates]
+    frame = pd.DataFrame(rows, columns=["date", "symbol", "close"])
+    with pytest.raises(PanelError, match=r"akshare must have six digits; .* at 1\. Read .* as str"):
+        read_prices(frame, vendor="akshare")
+    assert list(read_prices(frame).asset.values) == ["1", "600519"]  # nobody said what they are
+
+
+@pytest.mark.parametrize("name", [5, ["tushare"], "wind"])
+def test_a_vendor_is_a_known_name(name: Any) -> None:
+    with pytest.raises(SpecError, match="vendor must be one of tushare"):
+        find_vendor(name)

@@ -1,5 +1,6 @@
 """Panels on disk: read date by date, appended to, and readable whatever interrupts a write."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -290,6 +291,36 @@ def test_an_interrupted_append_leaves_the_old_panel_readable(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p"]
 
 
+def test_a_link_to_a_panel_stays_a_link(panel: Panel, tmp_path: Path) -> None:
+    path = write_panel(panel, tmp_path / "real.zarr")
+    (tmp_path / "link.zarr").symlink_to(path)
+    short = check_panel(panel.isel(date=slice(0, 20)))
+    write_panel(short, tmp_path / "link.zarr")
+    assert (tmp_path / "link.zarr").is_symlink()
+    assert read_panel(path).sizes["date"] == 20
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link.zarr", "real.zarr"]
+
+
+def test_any_flipped_byte_is_a_panel_error(panel: Panel, tmp_path: Path) -> None:
+    path = write_panel(panel, tmp_path / "p.zarr")
+    for file in sorted((path / "date").rglob("*")) + sorted((path / "features").rglob("*")):
+        if file.is_file():
+            whole = file.read_bytes()
+            for place in range(0, len(whole), max(1, len(whole) // 7)):
+                file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x5A]) + whole[place + 1 :])
+                with contextlib.suppress(PanelError):
+                    xr.testing.assert_equal(read_panel(path), panel)  # a comment may change
+            file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0byte"])
+def test_a_path_that_cannot_be_is_a_panel_error(panel: Panel, tmp_path: Path, name: str) -> None:
+    with pytest.raises(PanelError, match="path of a panel must be"):
+        write_panel(panel, tmp_path / name)
+    with pytest.raises(PanelError, match="panel must exist"):
+        read_panel(tmp_path / name)
+
+
 def test_a_write_killed_between_its_two_moves_is_put_back(panel: Panel, tmp_path: Path) -> None:
     path = write_panel(panel, tmp_path / "p.zarr")
     path.rename(tmp_path / ".p.zarr.0123abcd.old")  # what a kill leaves
@@ -346,6 +377,17 @@ def test_extending_from_bars_gives_the_panel_of_the_whole(tmp_path: Path) -> Non
     assert not young[:5].any()
     assert young[5:].all()
     assert extend_panel(bars, path) == 0
+
+
+def test_bars_too_short_to_know_the_ages_are_refused(tmp_path: Path) -> None:
+    bars = make_bars(61)
+    bars["close"][:40, 4] = np.nan
+    path = tmp_path / "p"
+    rules = UniverseRules(min_age=15)
+    build_panel(bars.isel(date=slice(0, 50)), out=path, features=FEATURES, universe=rules)
+    with pytest.raises(PanelError, match=r"not tradable on stored dates must not .* at A4 in"):
+        extend_panel(bars.isel(date=slice(41, None)), path)  # A4 seems to have been there always
+    assert extend_panel(bars, path) == 11
 
 
 def test_objects_a_panel_was_built_with_must_be_given_again(tmp_path: Path) -> None:

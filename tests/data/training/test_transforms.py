@@ -104,7 +104,7 @@ def test_it_survives_json_to_the_bit(values, mask) -> None:
 
 def test_masks_and_columns_that_do_not_fit_are_refused(values, mask) -> None:
     with pytest.raises(
-        ShapeError, match=r"training mask must have shape \(7, 5\) and at least one"
+        ShapeError, match=r"training mask must be bool of shape \(7, 5\) with at least one"
     ):
         RobustZScore.fit(values, mask[:, :3], NAMES)
     with pytest.raises(ShapeError, match=r"at least one cell; got shape .* with 0 cells"):
@@ -228,7 +228,7 @@ def test_training_cells_without_a_value_are_refused(
     monkeypatch.setattr(column_statistics, "MEMORY_BUDGET", budget)
     with pytest.raises(ShapeError, match="must have at least one cell; got 0 cells in all"):
         kind.fit_blocks(ArrayBlocks(values, np.zeros_like(mask)), NAMES)
-    with pytest.raises(ShapeError, match=r"mask must have shape \(7, 5\)"):
+    with pytest.raises(ShapeError, match=r"mask must be bool of shape \(7, 5\)"):
         kind.fit_blocks(ArrayBlocks(values, mask[:, :3]), NAMES)
     with pytest.raises(ShapeError, match=r"must have 2 columns \(a, b, ...\); got 3"):
         kind.fit_blocks(ArrayBlocks(values, mask), NAMES[:2])
