@@ -107,7 +107,7 @@ def test_masks_and_columns_that_do_not_fit_are_refused(values, mask) -> None:
         ShapeError, match=r"training mask must be bool of shape \(7, 5\) with at least one"
     ):
         RobustZScore.fit(values, mask[:, :3], NAMES)
-    with pytest.raises(ShapeError, match=r"at least one cell; got shape .* with 0 cells"):
+    with pytest.raises(ShapeError, match=r"at least one cell; got bool of shape .* with 0 cells"):
         RobustZScore.fit(values, np.zeros_like(mask), NAMES)
     fitted = RobustZScore.fit(values, mask, NAMES)
     with pytest.raises(ShapeError, match=r"must have 3 columns \(a, b, c, ...\); got 2"):
