@@ -1,12 +1,10 @@
 """Exact Gaussian factor posteriors and evidence, through K x K matrices only."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from nfi_pyro.distributions.factor_mixture import project
+from nfi_pyro.distributions.low_rank import LowRankPlusDiagonal, project
 
 
 def gaussian_factor_posterior(
@@ -72,16 +70,5 @@ def low_rank_evidence(
     Tensor, shape (date,)
         Nats; 0 on a date without an observed return.
     """
-    present = observed.to(beta.dtype)
-    weight = present / specific_variance
-    scaled = beta * factor_scale.unsqueeze(-2)  # (date, asset, K)
-    weighted = scaled * weight.unsqueeze(-1)
-    eye = torch.eye(beta.shape[-1], dtype=beta.dtype, device=beta.device)
-    inner = torch.linalg.cholesky(eye + scaled.transpose(-1, -2) @ weighted)
-    surprise = torch.where(observed, residual - project(beta, factor_loc), 0.0)
-    projected = (weighted * surprise.unsqueeze(-1)).sum(-2)
-    half = torch.linalg.solve_triangular(inner, projected.unsqueeze(-1), upper=False)
-    quadratic = (weight * surprise.square()).sum(-1) - half.square().sum((-1, -2))
-    log_determinant = 2.0 * inner.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    log_determinant = log_determinant + (present * specific_variance.log()).sum(-1)
-    return -0.5 * (quadratic + log_determinant + present.sum(-1) * math.log(2.0 * math.pi))
+    covariance = LowRankPlusDiagonal(beta * factor_scale.unsqueeze(-2), specific_variance)
+    return covariance.log_prob(residual - project(beta, factor_loc), observed)

@@ -1,6 +1,7 @@
 """Returns that share factors: quadrature, integration and covariance against dense truths."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch.distributions import (
 
 from nfi_pyro.distributions import FactorMixture, FactorReturn, MixtureOfNormals
 from nfi_pyro.distributions.factor_mixture import independent_normal
-from nfi_pyro.errors import ShapeError
+from nfi_pyro.errors import ShapeError, SpecError
 
 DATES, ASSETS, FACTORS = 7, 5, 3
 DRAWS = 20_000
@@ -223,6 +224,110 @@ def test_covariance_equals_monte_carlo_of_joint_draws(seeded) -> None:
     error = products.std(0) / math.sqrt(len(products))
     distance = (products.mean(0) - dense).abs() / error
     assert float(distance.max()) < 4.5
+
+
+@pytest.mark.parametrize("q", [diagonal_q(), full_q()], ids=["diagonal", "full"])
+def test_the_covariance_under_given_factors_is_the_dense_formula(q: Distribution) -> None:
+    law, book = build(3), normal(ASSETS, seed=80)
+    full = q.covariance_matrix if isinstance(q, MultivariateNormal) else q.variance.diag_embed()
+    dense = law.beta @ full @ law.beta.mT + torch.diag_embed(law.specific_variance)
+    got = law.covariance_operator(q)
+    torch.testing.assert_close(got.dense(), dense, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(
+        got.quadratic(book), torch.einsum("a,dab,b->d", book, dense, book), rtol=1e-11, atol=0
+    )
+    torch.testing.assert_close(
+        got.variance, law.integrated(*law.project_factors(q)).variance, rtol=1e-12, atol=1e-13
+    )
+
+
+def test_portfolio_variance_is_that_of_joint_draws() -> None:
+    law, book, n = build(2), 0.2 + 0.1 * normal(ASSETS, seed=81), 40_000
+    returns = law.draw(n, seed=9) @ book  # (draw, date)
+    mean = law.marginal().mean @ book
+    squares = (returns - mean).square()
+    error = squares.std(0) / math.sqrt(n)
+    assert ((squares.mean(0) - law.covariance_operator().quadratic(book)).abs() < 4 * error).all()
+    assert ((returns.mean(0) - mean).abs() < 4 * returns.std(0) / math.sqrt(n)).all()
+    assert torch.equal(law.draw(3, seed=9), law.draw(3, seed=9))
+    assert law.draw(3, seed=9).shape == (3, DATES, ASSETS)
+
+
+@pytest.mark.parametrize("q", [None, diagonal_q(), full_q()], ids=["prior", "diagonal", "full"])
+def test_the_joint_density_of_one_component_is_the_dense_gaussian(q: Distribution | None) -> None:
+    law = build(1)
+    loc = law.factor_loc if q is None else q.mean
+    mean = law.loc[..., 0] + torch.einsum("dak,dk->da", law.beta, loc)
+    dense = MultivariateNormal(mean, law.covariance_operator(q).dense())
+    torch.testing.assert_close(
+        law.joint_log_prob(value(), factors=q), dense.log_prob(value()), rtol=1e-10, atol=1e-10
+    )
+    alone = torch.zeros(DATES, ASSETS, dtype=torch.bool)
+    alone[:, 3] = True
+    torch.testing.assert_close(
+        law.joint_log_prob(torch.where(alone, value(), 1e6), alone, q),
+        law.marginal_log_prob(value(), q)[:, 3],
+        rtol=1e-11,
+        atol=1e-12,
+    )
+
+
+def test_the_joint_density_of_several_components_is_refused() -> None:
+    with pytest.raises(SpecError, match="must have one component; got 3"):
+        build(3).joint_log_prob(value())
+
+
+def moved(law: FactorMixture, **changes: Tensor) -> FactorMixture:
+    names = ("logits", "loc", "scale", "beta", "factor_loc", "factor_scale")
+    return FactorMixture(*(changes.get(name, getattr(law, name)) for name in names))
+
+
+def assert_same_law(one: FactorMixture, other: FactorMixture, q_one=None, q_other=None) -> None:
+    """Marginals, covariance and, at one component, the joint density."""
+    near = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
+    near(one.marginal_log_prob(value(), q_one), other.marginal_log_prob(value(), q_other))
+    dense = (law.covariance_operator(q).dense() for law, q in ((one, q_one), (other, q_other)))
+    near(*dense)
+    if one.loc.shape[-1] == 1:
+        joint = one.joint_log_prob(value(), factors=q_one)
+        near(joint, other.joint_log_prob(value(), factors=q_other))
+
+
+@pytest.mark.parametrize("n_components", [1, 3])
+def test_a_shift_between_alpha_and_the_factors_leaves_the_law(n_components: int) -> None:
+    law, c = build(n_components), normal(DATES, FACTORS, seed=90)
+    shifted = moved(
+        law,
+        loc=law.loc - torch.einsum("dak,dk->da", law.beta, c).unsqueeze(-1),
+        factor_loc=law.factor_loc + c,
+    )
+    assert_same_law(law, shifted)
+    q, q_shifted = full_q(), MultivariateNormal(full_q().mean + c, full_q().covariance_matrix)
+    torch.testing.assert_close(
+        law.expected_log_prob(value(), q, 21),
+        shifted.expected_log_prob(value(), q_shifted, 21),
+        rtol=1e-10,
+        atol=1e-10,
+    )
+
+
+@pytest.mark.parametrize("n_components", [1, 3])
+def test_a_change_of_factor_coordinates_leaves_the_law(n_components: int) -> None:
+    """beta -> A^-T beta, z -> A z: a scaled permutation keeps S diagonal, any A needs all of S."""
+    law = build(n_components)
+    order, size = torch.tensor([2, 0, 1]), torch.tensor([0.5, -3.0, 1.7], dtype=torch.float64)
+    swapped = moved(
+        law,
+        beta=law.beta[..., order] / size,
+        factor_loc=law.factor_loc[..., order] * size,
+        factor_scale=law.factor_scale[..., order] * size.abs(),
+    )
+    assert_same_law(law, swapped)
+    a = normal(FACTORS, FACTORS, seed=91) + 2.0 * torch.eye(FACTORS, dtype=torch.float64)
+    turned = moved(law, beta=law.beta @ torch.linalg.inv(a))
+    prior = torch.diag_embed(law.factor_scale.square())
+    q = MultivariateNormal(law.factor_loc @ a.T, a @ prior @ a.T)
+    assert_same_law(law, turned, None, q)
 
 
 @pytest.mark.parametrize("shape", [(DATES, FACTORS), (DATES, 1, FACTORS)])

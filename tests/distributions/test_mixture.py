@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-from nfi_pyro.distributions import MixtureOfNormals
+from nfi_pyro.distributions import MixtureOfNormals, quantiles
 from nfi_pyro.errors import SpecError
 
 DATES, ASSETS, COMPONENTS = 7, 5, 3
@@ -151,22 +151,25 @@ def test_icdf_is_the_root_that_scipy_finds(name: str, p: float) -> None:
     assert got == pytest.approx(want, abs=1e-8 * float(s.min()))
 
 
-def test_icdf_of_many_laws_at_once_is_exact_and_takes_few_passes(monkeypatch) -> None:
-    mixture = batch(n=101)
-    passes = []
-    cdf = MixtureOfNormals.cdf
+def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by one with every pass of the root finder."""
+    passes, newton = [], quantiles._Reflected.newton
 
-    def counting(self: MixtureOfNormals, value: torch.Tensor) -> torch.Tensor:
+    def counting(self: quantiles._Reflected, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         passes.append(1)
-        return cdf(self, value)
+        return newton(self, x)
 
+    monkeypatch.setattr(quantiles._Reflected, "newton", counting)
+    return passes
+
+
+def test_icdf_of_many_laws_at_once_is_exact_and_takes_few_passes(monkeypatch) -> None:
+    mixture, passes = batch(n=101), count_passes(monkeypatch)
     for p in (1e-6, 0.05, 0.5):
-        with monkeypatch.context() as patch:
-            patch.setattr(MixtureOfNormals, "cdf", counting)
-            quantile = mixture.icdf(torch.full((101, ASSETS), p, dtype=torch.float64))
+        quantile = mixture.icdf(torch.full((101, ASSETS), p, dtype=torch.float64))
         error = (mixture.cdf(quantile) - p).abs().max()
         assert float(error) < 1e-11 * p
-    assert len(passes) < 3 * 25  # bisection alone takes about 45 each
+    assert 3 < len(passes) < 3 * 16  # bisection alone takes about 45 each
 
 
 def test_icdf_of_hard_laws_is_as_exact_as_floating_point_allows() -> None:
@@ -184,18 +187,11 @@ def test_icdf_of_hard_laws_is_as_exact_as_floating_point_allows() -> None:
 
 
 def test_icdf_of_single_precision_stops(monkeypatch) -> None:
-    mixture, passes = batch(torch.float32), []
-    cdf = MixtureOfNormals.cdf
-
-    def counting(self: MixtureOfNormals, value: torch.Tensor) -> torch.Tensor:
-        passes.append(1)
-        return cdf(self, value)
-
-    monkeypatch.setattr(MixtureOfNormals, "cdf", counting)
+    mixture, passes = batch(torch.float32), count_passes(monkeypatch)
     quantile = mixture.icdf(torch.full((DATES, ASSETS), 0.01))
     assert quantile.dtype == torch.float32
-    assert len(passes) < 40
-    assert float((cdf(mixture, quantile) - 0.01).abs().max()) < 1e-7
+    assert 1 < len(passes) < 20
+    assert float((mixture.cdf(quantile) - 0.01).abs().max()) < 1e-7
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -242,9 +238,14 @@ def test_moments_equal_quadrature(name: str) -> None:
 
     knots = pieces(mixture)
     mean = integral(lambda r: r * density(r), knots)
-    second = integral(lambda r: (r - mean) ** 2 * density(r), knots)
+    second, third, fourth = (
+        integral(lambda r, k=k: (r - mean) ** k * density(r), knots) for k in (2, 3, 4)
+    )
+    assert integral(density, knots) == pytest.approx(1.0, abs=1e-11)
     assert float(mixture.mean) == pytest.approx(mean, rel=1e-9, abs=1e-12)
     assert float(mixture.variance) == pytest.approx(second, rel=1e-9)
+    assert float(mixture.skewness) == pytest.approx(third / second**1.5, rel=1e-8, abs=1e-9)
+    assert float(mixture.kurtosis) == pytest.approx(fourth / second**2 - 3, rel=1e-8, abs=1e-9)
 
 
 def test_draws_have_the_laws_moments_shape_and_distribution(seeded) -> None:
@@ -271,7 +272,7 @@ def test_draws_of_one_law_have_the_batch_shape(seeded) -> None:
 
 
 @pytest.mark.parametrize("name", TAME)
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize("level", [0.03, 0.5, 0.95, 0.999999])
 def test_expected_shortfall_equals_quadrature_of_the_tail(name: str, level: float) -> None:
     mixture = law(name)
     quantile = float(mixture.icdf(torch.tensor(1 - level, dtype=torch.float64)))
@@ -282,6 +283,73 @@ def test_expected_shortfall_equals_quadrature_of_the_tail(name: str, level: floa
     knots = [k for k in pieces(mixture, quantile) if k <= quantile]
     want = -integral(weighted, knots) / (1 - level)
     assert float(mixture.expected_shortfall(level)) == pytest.approx(want, rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["core and tail", "bimodal"])
+def test_a_million_draws_agree_with_every_functional(name: str) -> None:
+    """Tolerances are four standard errors, of an average by its terms' spread."""
+    mixture, n, level = law(name), 1_000_000, 0.95
+    draws = mixture.draw(n, seed=5)
+
+    def agree(terms: torch.Tensor, want: torch.Tensor) -> None:
+        error = float(terms.std()) / math.sqrt(n)
+        assert float(terms.mean()) == pytest.approx(float(want), abs=4.0 * error)
+
+    mean, deviation = mixture.mean, mixture.variance.sqrt()
+    standard = (draws - mean) / deviation
+    agree(draws, mean)
+    agree((draws - mean).square(), mixture.variance)
+    agree(standard**3, mixture.skewness)
+    agree(standard**4 - 3.0, mixture.kurtosis)
+    agree((draws <= mean).double(), mixture.cdf(mean))
+    quantile = -mixture.value_at_risk(level)
+    agree((draws <= quantile).double(), torch.tensor(1.0 - level))
+    # Rockafellar and Uryasev's average is stationary in the quantile, so its error is its own.
+    agree(
+        (quantile - draws).clamp(min=0.0) / (1.0 - level) - quantile,
+        mixture.expected_shortfall(level),
+    )
+    y = mean + 0.7 * deviation
+    pairs = (draws[: n // 2] - draws[n // 2 :]).abs()  # CRPS = E|y - r| - E|r - r'| / 2
+    halves = (draws - y).abs().view(2, -1).mean(0)
+    error = math.sqrt(float(halves.var() + 0.25 * pairs.var()) / (n // 2))
+    got = float(halves.mean() - 0.5 * pairs.mean())
+    assert got == pytest.approx(float(mixture.crps(y)), abs=6.0 * error)  # the halves share draws
+
+
+def test_draws_of_a_seed_repeat_and_take_a_generator() -> None:
+    mixture = batch()
+    assert mixture.draw(3, seed=2).shape == (3, DATES, ASSETS)
+    assert torch.equal(mixture.draw(3, seed=2), mixture.draw(3, seed=2))
+    assert not torch.equal(mixture.draw(3, seed=2), mixture.draw(3, seed=3))
+    generator = torch.Generator().manual_seed(2)
+    assert torch.equal(mixture.sample((3,), generator=generator), mixture.draw(3, seed=2))
+
+
+def test_one_component_has_the_normal_laws_shape_and_scores() -> None:
+    mixture, y = law("one"), 0.035  # mean 1 percent, standard deviation 2 percent
+    assert (float(mixture.skewness), float(mixture.kurtosis)) == (0.0, 0.0)
+    for p in (1e-6, 0.3, 1 - 1e-6):
+        want = 0.01 + 0.02 * stats.norm.ppf(p)
+        assert float(mixture.icdf(p)) == pytest.approx(want, rel=1e-12)
+    a = (y - 0.01) / 0.02  # Gneiting and Raftery 2007, Eq. 21
+    want = 0.02 * (a * (2 * stats.norm.cdf(a) - 1) + 2 * stats.norm.pdf(a) - 1 / math.sqrt(math.pi))
+    got = float(mixture.crps(torch.tensor(y, dtype=torch.float64)))
+    assert got == pytest.approx(want, rel=1e-12)
+
+
+def test_levels_broadcast_against_the_batch() -> None:
+    mixture = batch()
+    levels = torch.tensor([0.01, 0.5, 0.9], dtype=torch.float64)
+    for name in ("icdf", "value_at_risk", "expected_shortfall"):
+        together = getattr(mixture, name)(levels[:, None, None])
+        assert together.shape == (3, DATES, ASSETS)
+        for level, own in zip(levels, together, strict=True):
+            torch.testing.assert_close(
+                getattr(mixture, name)(float(level)), own, rtol=0, atol=1e-14
+            )
+    with pytest.raises(SpecError, match="probability must lie strictly between 0 and 1; got"):
+        mixture.expected_shortfall(1.0)
 
 
 def test_a_loss_is_positive_and_shortfall_is_beyond_value_at_risk() -> None:
