@@ -150,7 +150,8 @@ class PanelBuilder:
             label = label.where(self.tradable)
         relative = relative_label(label, self.bars, spec.kind, benchmark=spec.benchmark)
         if spec.kind == "market_excess":
-            lost = (np.isfinite(label) & ~np.isfinite(relative)).any(ASSET).to_numpy()
+            gone = np.isfinite(label.to_numpy()) & ~np.isfinite(relative.to_numpy())
+            lost = gone.any(axis=1)
             days = [str(day)[:10] for day in self.bars[DATE].to_numpy()[lost]]
             self.ledger = self.ledger.add(
                 "dates without the benchmark's return", len(days), "label not observed", days

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -263,9 +264,10 @@ def test_options_out_of_range_are_refused(bars: xr.Dataset) -> None:
         build_panel(bars, min_assets=1)
     with pytest.raises(SpecError, match=r"missing must be one of .* got 'zero'"):
         build_panel(bars, missing="zero")
-    for name, value in (("horizon", "5"), ("start_lag", -1), ("min_assets", 2.5)):
-        with pytest.raises(SpecError, match=f"{name} must be an integer >= .; got {value!r}"):
-            build_panel(bars, **{name: value})
+    wrong: list[dict[str, Any]] = [{"horizon": "5"}, {"start_lag": -1}, {"min_assets": 2.5}]
+    for options in wrong:
+        with pytest.raises(SpecError, match=f"{next(iter(options))} must be an integer >= .; got"):
+            build_panel(bars, **options)
     with pytest.raises(SpecError, match=r"max_abs_return must be > 0; got '0\.5'"):
         build_panel(bars, max_abs_return="0.5")
     with pytest.raises(SpecError, match="universe must be UniverseRules; got NoneType"):

@@ -254,8 +254,8 @@ def mask_error(shape: tuple[int, ...], mask: np.ndarray) -> ShapeError:
     """Return the error for a training mask of the wrong shape or without a cell."""
     return ShapeError(
         f"the training mask must be bool of shape {shape} with at least one cell; got "
-        f"{mask.dtype} of shape {mask.shape} with {int(mask.sum())} cells. Is the training span in the "
-        "panel, and is any asset tradable in it?"
+        f"{mask.dtype} of shape {mask.shape} with {int(mask.sum())} cells. Is the training span "
+        "in the panel, and is any asset tradable in it?"
     )
 
 
