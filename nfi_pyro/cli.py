@@ -42,9 +42,7 @@ def panel(
         str, typer.Argument(help="File, glob or folder: CSV, Parquet, Feather, qlib directory.")
     ],
     out: Annotated[Path, typer.Option(help="Panel to write (a zarr folder).")],
-    spec: Annotated[
-        Path | None, typer.Option(help="TOML of all options: tables reading, panel and universe.")
-    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="TOML of all options; see README.")] = None,
     append: Annotated[
         bool, typer.Option("--append", help="Add new dates to --out, with its own options.")
     ] = False,
@@ -164,7 +162,7 @@ def forecast(
     table = last_date_table(laws)
     unit = laws.data.attrs["unit"]
     style = "{:+.4f}" if unit == "rank" else "{:+.4%}"
-    head = table.head(10).to_string(float_format=style.format)
+    head = table.drop(columns=["date", "unit"]).head(10).to_string(float_format=style.format)
     typer.echo(
         f"forecast ({unit}) known at the close of {day}, {len(table)} assets, highest means first:"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.linear_model  # noqa: F401  (its first import draws from `random`: not in a test)
 import torch
 import xarray as xr
 

@@ -67,7 +67,7 @@ def open_panel(folder: RunDirectory, panel: str | Path | None) -> Panel:
 
 
 def last_date_table(laws: ReturnForecast) -> pd.DataFrame:
-    """Return mean, standard deviation and quantiles by asset on the last date, decimal."""
+    """Return mean, deviation and quantiles by asset on the last date, in the label's unit."""
     day = ReturnForecast(laws.data.isel(date=[-1]))
     table = pd.DataFrame(
         {
@@ -77,4 +77,6 @@ def last_date_table(laws: ReturnForecast) -> pd.DataFrame:
         },
         index=pd.Index(day.data["asset"].values, name="asset"),
     )
+    table["date"] = str(day.data["date"].values[0])[:10]
+    table["unit"] = str(day.data.attrs["unit"])
     return table.dropna().sort_values("mean", ascending=False)

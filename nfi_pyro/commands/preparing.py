@@ -65,14 +65,18 @@ def panel(
     PanelError, SpecError
         If the prices cannot be read or make no panel; names every place.
     """
+    if append and out is None:
+        raise SpecError("append must have a panel to append to; got none. Give out.")
+    start = None if first is None else pd.to_datetime(str(first), errors="coerce")
+    if start is pd.NaT:
+        raise SpecError(f"first must be a date; got {first!r}. Write YYYY-MM-DD.")
     inspection = _inspected(prices, reading or {}, needed=bool(report or findings))
     bars = inspection.bars if isinstance(inspection, Inspection) else inspection
-    if first is not None:
-        bars = bars.sel(date=slice(first, None))
-    if append:
-        if out is None:
-            raise SpecError("append must have a panel to append to; got none. Give out.")
-        extend_panel(bars, out, **options)
+    if start is not None:
+        bars = bars.sel(date=slice(start, None))
+    if append and out is not None:
+        if not extend_panel(bars, out, **options):
+            print("nothing to append: the panel holds every date of the prices", file=sys.stderr)
         built = read_panel(out)
     else:
         built = build_panel(bars, out=out, progress=sys.stderr.isatty(), **options)
@@ -134,5 +138,6 @@ def describe_panel(built: Panel) -> str:
         *(f"          {line}" for line in describe_policies(policies).splitlines()),
         "",
         str(DropLedger.from_json(str(built.attrs[LEDGER_ATTRIBUTE]))),
+        "A cell is counted once, under the first reason that takes it out.",
     ]
     return "\n".join(lines)

@@ -7,12 +7,12 @@ if TYPE_CHECKING:
     from nfi_pyro.data.build import build_panel
     from nfi_pyro.data.checks.causality import CausalityReport, audit_causality
     from nfi_pyro.data.checks.quality import DropLedger, Finding, Inspection
-    from nfi_pyro.data.features.technical import alpha158
+    from nfi_pyro.data.features.technical import FeatureTable, alpha158
     from nfi_pyro.data.labels import describe_label, forward_return, relative_label, timeline
     from nfi_pyro.data.market.masks import trading_masks
-    from nfi_pyro.data.market.price_limits import read_price_limits
-    from nfi_pyro.data.market.universe import UniverseRules, tradable_universe
-    from nfi_pyro.data.panel import Panel, check_panel
+    from nfi_pyro.data.market.price_limits import PriceLimitTable, read_price_limits
+    from nfi_pyro.data.market.universe import UniverseRules, read_spells, tradable_universe
+    from nfi_pyro.data.panel import Panel, PanelBlocks, check_panel
     from nfi_pyro.data.panel_spec import PanelSpec
     from nfi_pyro.data.simulate import SimulationSpec, simulate_panel
     from nfi_pyro.data.sources.embedded import embedded_prices
@@ -23,21 +23,26 @@ if TYPE_CHECKING:
     from nfi_pyro.data.store.append import append_panel, extend_panel
     from nfi_pyro.data.store.digests import panel_hash
     from nfi_pyro.data.store.storage import read_panel, write_panel
+    from nfi_pyro.data.training.column_statistics import ArrayBlocks
     from nfi_pyro.data.training.transform_chain import TransformChain
     from nfi_pyro.data.training.transforms import RobustZScore
     from nfi_pyro.data.training.windows import Outcome, PanelBatch, PanelWindows
 
 __all__ = [
+    "ArrayBlocks",
     "CausalityReport",
     "DateSplit",
     "DropLedger",
+    "FeatureTable",
     "Finding",
     "Inspection",
     "Outcome",
     "Panel",
     "PanelBatch",
+    "PanelBlocks",
     "PanelSpec",
     "PanelWindows",
+    "PriceLimitTable",
     "RobustZScore",
     "SimulationSpec",
     "TransformChain",
@@ -58,6 +63,7 @@ __all__ = [
     "read_price_limits",
     "read_prices",
     "read_qlib",
+    "read_spells",
     "relative_label",
     "simulate_panel",
     "split_dates",
@@ -70,6 +76,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "FeatureTable": "features.technical",
+    "read_spells": "market.universe",
+    "PriceLimitTable": "market.price_limits",
+    "PanelBlocks": "panel",
+    "ArrayBlocks": "training.column_statistics",
     "alpha158": "features.technical",
     "append_panel": "store.append",
     "audit_causality": "checks.causality",

@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 
 from nfi_pyro.data.labels import UNITS
-from nfi_pyro.data.store.lazy import is_lazy
+from nfi_pyro.data.store.lazy import complete_cells
 from nfi_pyro.dims import ASSET, DATE, FACTOR, FEATURE
 from nfi_pyro.errors import PanelError, name_places
 
@@ -218,8 +218,9 @@ class PanelBlocks:
 
 def _feature_violations(dataset: xr.Dataset) -> list[str]:
     tradable = dataset["tradable"].to_numpy()
-    if "complete" in dataset and is_lazy(dataset["features"]):  # as read_panel gives it, verified
-        odd = tradable & ~dataset["complete"].to_numpy()
+    complete = complete_cells(dataset)
+    if complete is not None:  # as read_panel gives it, verified
+        odd = tradable & ~complete
         count, places = int(odd.sum()), cells(dataset, odd)
     else:
         count, places = _undefined_cells(dataset, tradable)

@@ -66,7 +66,8 @@ class PanelSpec:
                     f"{name} must be an integer >= {least}; got {value!r}. Write a number."
                 )
         limit = self.max_abs_return
-        if limit is not None and not (isinstance(limit, int | float | np.number) and limit > 0):
+        number = isinstance(limit, int | float | np.number) and not isinstance(limit, bool)
+        if limit is not None and not (number and limit > 0):
             raise SpecError(
                 f"max_abs_return must be > 0; got {limit!r}. It is decimal: 0.3 is 30 percent."
             )
@@ -169,6 +170,8 @@ def _is_object(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, Path):

@@ -101,7 +101,7 @@ def _require_returns(forecast: ReturnForecast) -> None:
         reason = _UNIT_REASONS.get(unit, "its unit is not known")
         raise SpecError(
             f"portfolio risk must come from forecasts of returns; got labels of unit {unit!r}: "
-            f"{reason}. Fit on a label of kind raw (unit return)."
+            f"{reason}. Build the panel with a label of kind raw (unit return), and fit again."
         )
 
 

@@ -48,7 +48,8 @@ def require_label(fit: SVIFit, panel: Panel) -> None:
     Raises
     ------
     PanelError
-        If start_lag, horizon or unit of the panel's `forward_return` are not the fit's.
+        If start_lag, horizon, unit, kind, price or benchmark of the panel's `forward_return` are
+        not the fit's.
     """
     found = panel["forward_return"].attrs
     other = [f"{key} {found.get(key)}" for key in fit.label if found.get(key) != fit.label[key]]
@@ -56,7 +57,7 @@ def require_label(fit: SVIFit, panel: Panel) -> None:
         wanted = ", ".join(f"{key} {value}" for key, value in fit.label.items())
         raise PanelError(
             f"the panel's label must be the fit's ({wanted}); got {', '.join(other)}. Build the "
-            "panel with the run's start_lag and horizon."
+            "panel with the run's label."
         )
 
 

@@ -392,7 +392,7 @@ def priced_line(counts: xr.DataArray) -> Markup:
         axis = figure.add_subplot()
         axis.plot(counts[DATE].values, counts.values, color=BLUE)
         axis.set_ylabel("Assets with a close")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.08 * max(1, int(counts.max())))
         axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         _date_axis(axis, "Date (close)")
         return _finish(figure, "fig-priced", "Line chart of the number of priced assets by date")

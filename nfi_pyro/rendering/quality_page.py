@@ -196,7 +196,8 @@ def _policies(inspection: Inspection) -> Section:
         (
             rule.title,
             rule.id,
-            inspection.policies[name] + ("" if inspection.policies[name] == rule.default else " *"),
+            inspection.policies[name]
+            + ("" if inspection.policies[name] == rule.default else "\u00a0*"),
             rule.why,
             count(inspection.counts.get(name, 0)) if name != "duplicates" else "–",
         )

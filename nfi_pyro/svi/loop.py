@@ -1,6 +1,7 @@
 """The training loop: blocks of dates in, weights and history out; resumable to the bit."""
 
 import math
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,13 +73,13 @@ class TrainingLoop:
         """Train on every block once, then score the validation dates and keep the best."""
         self.model.train()
         blocks = [(start, start + self.block) for start in self._block_starts()]
-        steps = self.windows.stream(blocks, span=self.train)
-        for (start, stop), (batch, outcome) in zip(blocks, steps, strict=True):
-            terms, norm = self._train_block(batch, outcome, (start, stop))
-            self._record_step(terms, norm)
-            bar.update()
-            if self.step % 10 == 0 or self.step == 1:
-                bar.set_postfix_str(self._describe(terms, norm), refresh=False)
+        with closing(self.windows.stream(blocks, span=self.train)) as steps:
+            for block, (batch, outcome) in zip(blocks, steps, strict=True):
+                terms, norm = self._train_block(batch, outcome, block)
+                self._record_step(terms, norm)
+                bar.update()
+                if self.step % 10 == 0 or self.step == 1:
+                    bar.set_postfix_str(self._describe(terms, norm), refresh=False)
         self.model.eval()
         quality = evaluate_forecasts(
             self.model, self.windows, self.validation, self.config.block_size

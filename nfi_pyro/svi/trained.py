@@ -51,7 +51,8 @@ class SVIFit:
         Standard deviation of the training labels, in the label's unit (decimal for returns); the
         model works in units of it, and forecasts come back in the label's.
     label : dict
-        `start_lag`, `horizon` (trading days) and `unit` of the return.
+        `start_lag`, `horizon` (trading days), `unit` and, where known, `kind`, `price` and
+        `benchmark` of the return.
     history : Dataset
         Training curves over (step,), (step, factor) and (epoch,), counted from 1; attr
         `best_epoch` is the epoch whose weights were kept, 0 when none had ended.

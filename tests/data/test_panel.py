@@ -383,7 +383,7 @@ def test_damaged_or_foreign_paths_are_refused(panel: Panel, tmp_path: Path) -> N
     content = json.loads(meta.read_text())
     del content["attributes"]["content_sha256"]
     meta.write_text(json.dumps(content))
-    with pytest.raises(PanelError, match="must carry the hash of its content; got none"):
+    with pytest.raises(PanelError, match="must carry the hashes of its content; got not all"):
         read_panel(tmp_path / "other.zarr")
 
 

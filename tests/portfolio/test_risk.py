@@ -142,7 +142,9 @@ def test_only_forecasts_of_returns_have_a_risk(
     gaussian: ReturnForecast, unit: str, reason: str
 ) -> None:
     relative = ReturnForecast(gaussian.data.assign_attrs(unit=unit))
-    with pytest.raises(SpecError, match=f"labels of unit '{unit}': .*{reason}.* Fit on a label"):
+    with pytest.raises(
+        SpecError, match=f"labels of unit '{unit}': .*{reason}.* Build the panel with a label"
+    ):
         risk_of(relative, BOOKS[0])
     with pytest.raises(SpecError, match="portfolio risk must be in return units"):
         relative.portfolio(BOOKS[0], "2021-05-03")

@@ -296,14 +296,14 @@ def _missing_message(
     elif len(found) == 1 and any(mark in str(found[0]) for mark in ";\t|"):
         fix = "Separate the fields by commas."
     elif INSTRUMENT in missing and "close" in missing and DATE in columns:
-        fix = f"If the columns are assets, say layout='wide'. {fix}"
+        fix = f"If the columns are assets, say layout='wide' (--layout wide). {fix}"
     return (
         f"price table must have the columns {', '.join(missing)}; got columns {_listed(found)}. "
         f"{fix}"
     )
 
 
-def _listed(found: Sequence[object], limit: int = 30) -> str:
+def _listed(found: Sequence[object], limit: int = 12) -> str:
     shown = ", ".join(short_text(name, quote=False) for name in found[:limit])
     rest = f" and {len(found) - limit} more" if len(found) > limit else ""
     return f"{shown}{rest}" or "none"

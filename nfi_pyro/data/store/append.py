@@ -1,5 +1,6 @@
 """New dates for a stored panel, without writing the old ones again."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,22 @@ from nfi_pyro.data.checks.quality import LEDGER_ATTRIBUTE, DropLedger
 from nfi_pyro.data.panel import Panel, cells, check_panel, feature_blocks
 from nfi_pyro.data.panel_builder import PanelBuilder
 from nfi_pyro.data.panel_spec import PanelSpec
-from nfi_pyro.data.store.panel_writer import COMPLETE, PanelWriter
+from nfi_pyro.data.store.panel_writer import COMPLETE, PanelWriter, plain_text
 from nfi_pyro.data.store.storage import read_panel
 from nfi_pyro.dims import ASSET, DATE, FEATURE
 from nfi_pyro.errors import PanelError, SpecError, name_places
 
 _TOLERANCE = 1e-5  # relative: another build's rounding, not another price
 
-
-_SHARED_DATES = 20
-_APPENDED = "dates appended (the last time as named; below: what was found in their prices)"
+_UNKNOWN: dict[str, Any] = {
+    "b": False,
+    "O": "",
+    "f": np.nan,
+    "M": np.datetime64("NaT"),
+    "m": np.timedelta64("NaT"),
+}
+_SHARED_DATES = 20  # at least; and as many as a label needs to mature
+_APPENDED = "dates appended (the last time as named; below: what was found in the prices given)"
 
 
 def extend_panel(bars: xr.Dataset, path: str | Path, **options: Any) -> int:
@@ -61,7 +68,7 @@ def extend_panel(bars: xr.Dataset, path: str | Path, **options: Any) -> int:
     builder = PanelBuilder(bars, spec)
     dates = builder.bars[DATE].to_numpy()
     first_new = int(np.searchsorted(dates, old[DATE].to_numpy()[-1], side="right"))
-    first = max(0, first_new - _SHARED_DATES)
+    first = max(0, first_new - max(_SHARED_DATES, spec.start_lag + spec.horizon))
     ((_, values),) = builder.blocks(len(dates), first)
     rest = builder.finish()
     part = rest.isel({DATE: slice(first, None)})
@@ -77,13 +84,14 @@ def append_panel(panel: Panel, path: str | Path) -> int:
     cannot slip in. Labels that were not observed yet are taken from `panel`, as they mature. New
     assets get NaN and False on the old dates; assets that `panel` lacks get them on the new ones.
 
-    The stored panel is replaced in one move at the end, and readable at every moment: old feature
-    files are linked, not copied, except the last chunk if it is not full.
+    The stored panel is replaced at the end, in two moves of an instant, and readable until then:
+    old feature files are linked, not copied, except the last chunk if it is not full.
 
     Parameters
     ----------
     panel : Panel
-        Built like the stored one, with enough history that the new dates' windows are full.
+        Built like the stored one, with enough history that the new dates' windows are full and,
+        for labels to mature, with the last start_lag + horizon stored dates.
     path : str or Path
         A panel that `write_panel` or `nfi panel` wrote.
 
@@ -131,6 +139,13 @@ def _first_new(panel: Panel, old: Panel, target: Path) -> int:
                 f"{name_places(now)} for {name_places(then)} at {target}. Build it with the same "
                 "options, or write a new panel."
             )
+    for name in map(str, old.coords):
+        if not {DATE, ASSET} & set(old[name].dims) and not old[name].equals(panel[name]):
+            raise PanelError(
+                f"a panel to append must have the {name} of the stored one; got "
+                f"{name_places(panel[name].to_numpy().ravel())} at {target}. Build it the same "
+                "way, or write a new panel."
+            )
     dates, known = panel[DATE].to_numpy(), old[DATE].to_numpy()
     last = known[-1]
     first_new = int(np.searchsorted(dates, last, side="right"))
@@ -147,7 +162,7 @@ def _first_new(panel: Panel, old: Panel, target: Path) -> int:
 
 
 def _variables(panel: Panel) -> list[str]:
-    return sorted({*map(str, panel.data_vars)} - {COMPLETE})
+    return sorted({*map(str, panel.variables)} - {COMPLETE})
 
 
 def _label(panel: Panel) -> list[str]:
@@ -173,10 +188,7 @@ def _require_agreement(panel: Panel, old: Panel, first_new: int, target: Path) -
     then = before["forward_return"].to_numpy()[:, right]
     observed = np.isfinite(now) & np.isfinite(then)
     odd |= observed & ~np.isclose(now, then, rtol=_TOLERANCE, atol=_TOLERANCE)
-    vanished = (
-        tradable.shape[0]
-        and (before["tradable"].to_numpy()[-1, right]) & ~(shared["tradable"].to_numpy()[-1, left])
-    )
+    vanished = before["tradable"].to_numpy()[-1, right] & ~shared["tradable"].to_numpy()[-1, left]
     if odd.any():
         names = shared.isel({ASSET: left})
         raise PanelError(
@@ -191,7 +203,7 @@ def _require_agreement(panel: Panel, old: Panel, first_new: int, target: Path) -
             f"{int(appeared.sum())} cells that are, at {name_places(both[appeared.any(axis=0)])} "
             f"in {target}. Ages and rules need the same history: give the whole of it."
         )
-    if np.any(vanished):
+    if vanished.any():
         raise PanelError(
             f"assets tradable on the last stored date must be so in the panel to append; got "
             f"{int(vanished.sum())} that are not at {name_places(both[vanished])}. Give prices "
@@ -201,60 +213,94 @@ def _require_agreement(panel: Panel, old: Panel, first_new: int, target: Path) -
 
 def _joined(old: Panel, panel: Panel, assets: np.ndarray, first_new: int) -> xr.Dataset:
     """Return everything but the features over all dates and assets, with matured labels."""
-    before = old.drop_vars(["features", COMPLETE], errors="ignore").reindex({ASSET: assets})
-    after = panel.drop_vars("features").reindex({ASSET: assets})
+    before = plain_text(old.drop_vars(["features", COMPLETE], errors="ignore"))
+    after = plain_text(panel.drop_vars("features"))
     offset = old.sizes[DATE] - first_new
     ledger = _appended(old, panel, first_new)
-    joined = {}
-    for name in map(str, before.data_vars):
-        kind = old[name].dtype
-        unknown: Any = {"b": False, "O": ""}.get(kind.kind, np.nan)
-        parts = [
-            part[name].to_numpy() if part[name].dtype == kind else _filled(part[name], unknown)
-            for part in (before, after)
-        ]
-        if DATE not in old[name].dims:
-            joined[name] = (old[name].dims, parts[1].astype(kind), old[name].attrs)
+    joined: dict[str, Any] = {}
+    for name in map(str, before.variables):
+        if name in (DATE, ASSET):
             continue
-        values = np.concatenate([parts[0], parts[1][first_new:]]).astype(kind)
-        shared = parts[1][:first_new]
+        variable, kind = before[name], before[name].dtype
+        cells_then = _of_assets(variable, assets)
+        cells_now = _of_assets(after[name], assets, cells_then).astype(kind)
+        if DATE not in variable.dims:
+            joined[name] = (variable.dims, cells_now, variable.attrs)
+            continue
+        values = np.concatenate([cells_then, cells_now[first_new:]])
+        shared = cells_now[:first_new]
         if name == "forward_return":  # labels that have matured since
             young = values[offset : old.sizes[DATE]]
             np.copyto(young, shared, where=np.isnan(young))
         elif name == "close":
-            ledger = _rebased(values[: old.sizes[DATE]], shared, assets, ledger)
-        joined[name] = (old[name].dims, values, old[name].attrs)
-    coords = {
-        DATE: np.concatenate([old[DATE].to_numpy(), panel[DATE].to_numpy()[first_new:]]),
-        ASSET: assets,
-        FEATURE: old[FEATURE].to_numpy(),
-    }
-    return xr.Dataset(joined, coords, {**old.attrs, LEDGER_ATTRIBUTE: ledger.to_json()})
+            ledger = _rebased(values, old.sizes[DATE], shared, assets, ledger)
+        joined[name] = (variable.dims, values, variable.attrs)
+    dates = np.concatenate([old[DATE].to_numpy(), panel[DATE].to_numpy()[first_new:]])
+    attrs = {**old.attrs, LEDGER_ATTRIBUTE: ledger.to_json()}
+    coords = [name for name in map(str, before.coords) if name in joined]
+    return xr.Dataset(joined, {DATE: dates, ASSET: assets}, attrs).set_coords(coords)
 
 
-def _filled(values: xr.DataArray, unknown: Any) -> np.ndarray:
-    """Return values that reindexing made NaN with what stands for unknown."""
-    return values.where(values.notnull(), unknown).to_numpy()
+def _of_assets(
+    variable: xr.DataArray, assets: np.ndarray, otherwise: np.ndarray | None = None
+) -> np.ndarray:
+    """Return a variable with each asset in its column; others are unknown.
+
+    Static variables of assets that are not there keep what `otherwise` says.
+    """
+    cells = variable.to_numpy()
+    if ASSET not in variable.dims:
+        return cells
+    columns = pd.Index(variable[ASSET].to_numpy()).get_indexer(assets)
+    axis = variable.get_axis_num(ASSET)
+    out = np.take(cells, columns, axis=axis)  # -1 is replaced below
+    absent = np.flatnonzero(columns < 0)
+    if not absent.size:
+        return out
+    place = (slice(None),) * axis + (absent,)
+    if otherwise is not None and DATE not in variable.dims:
+        out = out.astype(otherwise.dtype)
+        out[place] = otherwise[place]
+    elif out.dtype.kind in _UNKNOWN:
+        out[place] = _UNKNOWN[out.dtype.kind]
+    else:
+        raise PanelError(
+            f"{variable.name} must be of a type that can be unknown (float, text or bool), as "
+            f"assets come or go; got {out.dtype} at {name_places(assets[absent])}. Store it as "
+            "float or text."
+        )
+    return out
 
 
 def _rebased(
-    close: np.ndarray, shared: np.ndarray, assets: np.ndarray, ledger: DropLedger
+    close: np.ndarray, n_old: int, shared: np.ndarray, assets: np.ndarray, ledger: DropLedger
 ) -> DropLedger:
     """Put stored closes on the adjustment base of the new ones, in place, and say for which assets.
 
     Features and labels are ratios of prices and agree; a dividend since has only scaled the past.
     """
+    stored = close[:n_old]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = shared / close[-len(shared) :]
+        ratio = shared / stored[-len(shared) :]
     known = np.isfinite(ratio)
-    base = np.nanmedian(np.where(known, ratio, np.nan)[:, known.any(axis=0)], axis=0)
     columns = np.flatnonzero(known.any(axis=0))
+    base = np.nanmedian(np.where(known, ratio, np.nan)[:, columns], axis=0)
     moved = np.abs(base - 1) > _TOLERANCE
-    close[:, columns[moved]] *= base[moved].astype(close.dtype)
+    stored[:, columns[moved]] *= base[moved].astype(close.dtype)
     names = [
         f"{assets[at]} (x{by:.4g})" for at, by in zip(columns[moved], base[moved], strict=True)
     ]
-    return ledger.add("assets whose prices have a new adjustment base", len(names), "scaled", names)
+    priced = np.isfinite(stored).any(axis=0) & np.isfinite(close[n_old:]).any(axis=0)
+    unlinked = assets[priced & ~known.any(axis=0)]
+    ledger = ledger.add(
+        "assets whose prices have a new adjustment base", len(names), "scaled", names
+    )
+    return ledger.add(
+        "assets without a price on the dates shared: base of stored closes unknown",
+        len(unlinked),
+        "kept",
+        unlinked,
+    )
 
 
 def _appended(old: Panel, panel: Panel, first_new: int) -> DropLedger:
@@ -270,7 +316,9 @@ def _appended(old: Panel, panel: Panel, first_new: int) -> DropLedger:
     gone = np.setdiff1d(old[ASSET].to_numpy(), panel[ASSET].to_numpy())
     ledger = DropLedger(first).add(_APPENDED, total, "appended", days)
     ledger = ledger.add("assets without prices in what was appended", len(gone), "kept", gone)
-    return ledger.extend(DropLedger.from_json(str(panel.attrs.get(LEDGER_ATTRIBUTE, "[]"))))
+    given = DropLedger.from_json(str(panel.attrs.get(LEDGER_ATTRIBUTE, "[]"))).findings
+    own = (replace(found, rule=f"prices given: {found.rule}") for found in given)
+    return ledger.extend(DropLedger(tuple(own)))
 
 
 def _widened(values: np.ndarray, columns: np.ndarray, n_assets: int) -> np.ndarray:

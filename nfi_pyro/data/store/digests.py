@@ -1,7 +1,9 @@
 """Content digests of panels: one per variable and date, so that a part can be judged alone."""
 
 import hashlib
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,6 +12,7 @@ from nfi_pyro.data.panel import REQUIRED
 from nfi_pyro.dims import DATE
 
 DIGEST_BYTES = 32
+_KINDS = {"U": "text", "T": "text", "O": "text", "M": "instant", "m": "duration"}
 _LABEL_KEYS = ("start_lag", "horizon", "unit")
 
 
@@ -45,12 +48,20 @@ def content_hash(dataset: xr.Dataset, digests: dict[str, np.ndarray]) -> str:
             total.update(f"{values.dtype.newbyteorder('<')}".encode() + _canonical(values))
     for name in sorted(digests):
         variable = dataset[name]
-        kind = "text" if variable.dtype.kind in "UTO" else variable.dtype.newbyteorder("<")
+        kind = _KINDS.get(variable.dtype.kind) or variable.dtype.newbyteorder("<")
         total.update(f"\0{name}\0{variable.dims}\0{variable.shape}\0{kind}\0".encode())
         total.update(digests[name].tobytes())
     label = dataset["forward_return"].attrs if "forward_return" in dataset else {}
     total.update(repr([str(label.get(key)) for key in _LABEL_KEYS]).encode())
     return total.hexdigest()
+
+
+def attributes_hash(dataset: xr.Dataset, feature_attrs: dict[str, Any]) -> str:
+    """Return one hash of the attributes of a dataset and its variables, as JSON knows them."""
+    attrs = {str(name): dataset[name].attrs for name in dataset.variables if name != "features"}
+    attrs |= {"": dataset.attrs, "features": feature_attrs}
+    text = json.dumps(attrs, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def variable_digests(variable: xr.DataArray) -> np.ndarray:
@@ -81,6 +92,8 @@ def _canonical(values: np.ndarray) -> bytes:
     values = np.asarray(values)
     if values.dtype.kind in "UTO":
         return "\0".join(map(str, values.ravel().tolist())).encode()
+    if values.dtype.kind in "mM":  # a file keeps instants, not their unit
+        values = values.astype(f"{values.dtype.kind}8[ns]").astype("<i8")
     if values.dtype.kind == "f":
         unknown = np.isnan(values)
         if unknown.any():

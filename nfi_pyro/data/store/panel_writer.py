@@ -5,6 +5,7 @@ reader opens it; the subgroup ``checks`` holds the SHA-256 of each date of each 
 ``complete`` (date, asset), which cells have every feature finite.
 """
 
+import glob
 import hashlib
 import os
 import shutil
@@ -21,17 +22,25 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
 
-from nfi_pyro.data.store.digests import DIGEST_BYTES, content_hash, row_digests, variable_digests
+from nfi_pyro.data.store.digests import (
+    DIGEST_BYTES,
+    attributes_hash,
+    content_hash,
+    row_digests,
+    variable_digests,
+)
 from nfi_pyro.dims import ASSET, DATE, FEATURE
-from nfi_pyro.errors import PanelError
+from nfi_pyro.errors import PanelError, name_places
 
 CHECKS = "checks"
 COMPLETE = "complete"
 CONTENT_HASH = "content_sha256"
 COMPLETE_HASH = "complete_sha256"
+ATTRIBUTES_HASH = "attributes_sha256"
 _FEATURES = "features"
 _CHUNK_BYTES = 4 * 2**20
 _STALE_SECONDS = 86_400
+SWAP_SECONDS = 0.05  # a writer's two moves are over by then
 _COMPRESSOR = BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
 
 
@@ -98,6 +107,7 @@ class PanelWriter:
         stop = start + len(values)
         try:
             self.array[start:stop] = values
+            os.utime(self.fresh)  # in use: see recover_panel
         except OSError as error:
             raise self._unwritable(error) from error
         self.take(start, values)
@@ -125,8 +135,9 @@ class PanelWriter:
             When the disk refuses; what was at the path before is untouched.
         """
         try:
-            self.array.update_attributes(plain_attributes(feature_attrs))
-            self._write_rest(rest)
+            attrs = plain_attributes(feature_attrs)
+            self.array.update_attributes(attrs)
+            self._write_rest(rest, attrs)
             if self.target.exists():
                 self.target.rename(self._old)
             self.fresh.rename(self.target)
@@ -143,7 +154,7 @@ class PanelWriter:
         self.digests[: len(complete)] = checks[_FEATURES][:]
         self.complete[: complete.shape[0], : complete.shape[1]] = complete
 
-    def _write_rest(self, rest: xr.Dataset) -> None:
+    def _write_rest(self, rest: xr.Dataset, feature_attrs: dict[str, Any]) -> None:
         stored = plain_text(rest).drop_encoding()
         for variable in stored.variables.values():
             variable.attrs = plain_attributes(variable.attrs)
@@ -152,6 +163,8 @@ class PanelWriter:
         described = stored.assign(
             {_FEATURES: ((DATE, ASSET, FEATURE), np.broadcast_to(np.float32(0), self.shape))}
         )
+        stored.attrs = plain_attributes(stored.attrs)
+        stored.attrs[ATTRIBUTES_HASH] = attributes_hash(stored, feature_attrs)
         stored.attrs[CONTENT_HASH] = content_hash(described, digests)
         stored.attrs[COMPLETE_HASH] = hashlib.sha256(self.complete.tobytes()).hexdigest()
         encoding: dict[Any, Any] = {
@@ -199,10 +212,13 @@ def recover_panel(target: Path) -> None:
     Half-written directories are dropped when they are a day old: a younger one may be in use.
     """
     with suppress(OSError):  # no right to write there, or another process was faster
-        aside = sorted(target.parent.glob(f".{target.name}.????????.old"))
+        name = glob.escape(target.name)
+        aside = sorted(target.parent.glob(f".{name}.????????.old"))
         if aside and not target.exists():
-            aside.pop().rename(target)
-        half = target.parent.glob(f".{target.name}.????????.new")
+            time.sleep(SWAP_SECONDS)  # a writer may be between its two moves
+            if not target.exists():
+                aside.pop().rename(target)
+        half = target.parent.glob(f".{name}.????????.new")
         stale = [place for place in half if time.time() - place.stat().st_mtime > _STALE_SECONDS]
         for place in (*aside, *stale):
             shutil.rmtree(place, ignore_errors=True)
@@ -212,11 +228,18 @@ def plain_text(dataset: xr.Dataset) -> xr.Dataset:
     """Return the dataset with text as Python objects, which zarr 3 specifies."""
 
     def texts(variables: Mapping[Any, xr.DataArray]) -> dict[Any, Any]:
-        return {
-            name: (variable.dims, np.array(variable.to_numpy().tolist(), dtype=object))
-            for name, variable in variables.items()
-            if variable.dtype.kind in "UTO" and variable.ndim >= 1
-        }
+        found = {}
+        for name, variable in variables.items():
+            if variable.dtype.kind in "UTO" and variable.ndim >= 1:
+                cells = variable.to_numpy().astype(object)
+                odd = [cell for cell in cells.ravel() if not isinstance(cell, str)]
+                if odd:
+                    raise PanelError(
+                        f"{name} must be text in every cell, or numbers; got {len(odd)} others: "
+                        f"{name_places(map(repr, odd))}. Write '' where it is not known."
+                    )
+                found[name] = (variable.dims, cells)
+        return found
 
     return dataset.assign_coords(texts(dataset.coords)).assign(texts(dataset.data_vars))
 

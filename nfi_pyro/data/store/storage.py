@@ -13,12 +13,15 @@ import zarr
 from zarr.errors import ZarrUserWarning
 
 from nfi_pyro.data.panel import Panel, check_panel, feature_blocks
-from nfi_pyro.data.store.digests import content_hash, variable_digests
+from nfi_pyro.data.store.digests import attributes_hash, content_hash, variable_digests
+from nfi_pyro.data.store.lazy import FEATURES_COUNTED
 from nfi_pyro.data.store.panel_writer import (
+    ATTRIBUTES_HASH,
     CHECKS,
     COMPLETE,
     COMPLETE_HASH,
     CONTENT_HASH,
+    SWAP_SECONDS,
     PanelWriter,
     plain_text,
     recover_panel,
@@ -31,7 +34,6 @@ LAZY_BYTES = 2**30
 """Features beyond this size stay on disk unless `read_panel` is told otherwise."""
 
 _BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError)
-_SWAP_SECONDS = 0.05  # a writer's two moves are over by then
 
 
 def write_panel(panel: Panel, path: str | Path) -> Path:
@@ -53,11 +55,11 @@ def write_panel(panel: Panel, path: str | Path) -> Path:
     """
     check_panel(panel)
     features = panel["features"]
+    rest = plain_text(panel.drop_vars(["features", COMPLETE], errors="ignore"))
     shape = (panel.sizes[DATE], panel.sizes[ASSET], panel.sizes[FEATURE])
     with PanelWriter(path, shape) as writer:
         for rows, values in feature_blocks(panel):
             writer.write(rows.start, values)
-        rest = panel.drop_vars(["features", COMPLETE], errors="ignore")
         return writer.finish(rest, dict(features.attrs))
 
 
@@ -78,7 +80,7 @@ def read_panel(path: str | Path, *, lazy: bool | None = None) -> Panel:
     PanelError
         When there is nothing at `path`, it is no panel, or any part is missing or altered.
     """
-    source = Path(path)
+    source = Path(path).resolve() if os.path.islink(path) else Path(path)
     recover_panel(source)
     if not os.path.exists(source):
         raise PanelError(f"panel must exist; got nothing at {source}. Build one: `nfi panel`.")
@@ -86,7 +88,7 @@ def read_panel(path: str | Path, *, lazy: bool | None = None) -> Panel:
         try:
             rest, attrs, checks = _open(source)
         except _BROKEN:  # perhaps just being replaced
-            time.sleep(_SWAP_SECONDS)
+            time.sleep(SWAP_SECONDS)
             rest, attrs, checks = _open(source)
         array = zarr.open_array(source / "features", mode="r")
     except _BROKEN as error:
@@ -94,17 +96,19 @@ def read_panel(path: str | Path, *, lazy: bool | None = None) -> Panel:
             f"panel must be a readable zarr directory; got {type(error).__name__} ({error}) at "
             f"{source}. Point to what `nfi panel --out` wrote, or write it again."
         ) from error
-    written = (rest.attrs.pop(CONTENT_HASH, None), rest.attrs.pop(COMPLETE_HASH, None))
-    if None in written or not {"features", COMPLETE} <= set(checks):
+    names = (CONTENT_HASH, COMPLETE_HASH, ATTRIBUTES_HASH)
+    written = {name: rest.attrs.pop(name, None) for name in names}
+    if None in written.values() or not {"features", COMPLETE} <= set(checks):
         raise PanelError(
-            f"panel must carry the hash of its content; got none at {source}. "
-            "Write it with write_panel."
+            f"panel must carry the hashes of its content; got not all of them at {source}. An "
+            "older version wrote it, or it is incomplete: write it anew with `nfi panel`."
         )
     rows = StoredRows(array, checks["features"], rest[DATE].to_numpy(), source)
     dataset = rest.assign(features=lazy_variable(rows, (DATE, ASSET, FEATURE), attrs))
     _verify(dataset, checks, written, source)
     if lazy or (lazy is None and array.nbytes > LAZY_BYTES):
-        dataset[COMPLETE] = ((DATE, ASSET), checks[COMPLETE].astype(bool))
+        counted = {FEATURES_COUNTED: array.shape[-1]}
+        dataset[COMPLETE] = ((DATE, ASSET), checks[COMPLETE].astype(bool), counted)
     else:
         dataset["features"] = ((DATE, ASSET, FEATURE), rows.read(0, array.shape[0]), attrs)
     return check_panel(dataset)
@@ -127,7 +131,7 @@ def _open(source: Path) -> tuple[xr.Dataset, dict[str, Any], dict[str, np.ndarra
 def _verify(
     dataset: xr.Dataset,
     checks: dict[str, np.ndarray],
-    written: tuple[str | None, str | None],
+    written: dict[str, str | None],
     source: Path,
 ) -> None:
     """Refuse a panel whose small variables, coordinates or checks are not as they were written."""
@@ -138,10 +142,12 @@ def _verify(
         for name in sorted(set(digests) - {"features", *other})
         if not np.array_equal(variable_digests(dataset[name]), digests[name])
     ]
-    if not other and content_hash(dataset, digests) != written[0]:
+    if not other and content_hash(dataset, digests) != written[CONTENT_HASH]:
         other = ["coordinates"]
-    if hashlib.sha256(checks[COMPLETE].tobytes()).hexdigest() != written[1]:
+    if hashlib.sha256(checks[COMPLETE].tobytes()).hexdigest() != written[COMPLETE_HASH]:
         other.append(COMPLETE)
+    if attributes_hash(dataset, dict(dataset["features"].attrs)) != written[ATTRIBUTES_HASH]:
+        other.append("attributes")
     if other:
         raise PanelError(
             f"panel must be as it was written; got other content at {source} in "

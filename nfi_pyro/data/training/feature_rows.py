@@ -8,7 +8,7 @@ import xarray as xr
 from torch import Tensor
 
 from nfi_pyro.data.panel import Panel, feature_blocks
-from nfi_pyro.data.store.lazy import is_lazy
+from nfi_pyro.data.store.lazy import complete_cells, is_lazy
 from nfi_pyro.data.training.transform_chain import TransformChain
 
 
@@ -51,8 +51,9 @@ class StreamedRows:
         self._device = torch.device(device)
         self._last = (0, 0, torch.empty(0))
         self.present: np.ndarray
-        if chain.keeps_missing and "complete" in panel:
-            self.present = panel["complete"].to_numpy()
+        complete = complete_cells(panel) if chain.keeps_missing else None
+        if complete is not None:
+            self.present = complete
         else:
             known = [
                 _standardised(values, self._tradable[rows], chain)[1].all(axis=2)
@@ -79,7 +80,7 @@ class StreamedRows:
         tensor = torch.from_numpy(values)
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor
+        return tensor.to(self._device)
 
 
 def feature_rows(panel: Panel, chain: TransformChain, device: torch.device | str) -> FeatureRows:

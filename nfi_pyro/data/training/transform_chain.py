@@ -165,7 +165,9 @@ class TransformChain:
             extra = sorted(set(given) - set(self.features))
             raise PanelError(
                 "the panel's features must be those of the fit, in order; missing "
-                f"{missing[:5]}, unknown {extra[:5]}. Build the panel with the run's features."
+                f"{missing[:5]}, unknown {extra[:5]}"
+                f"{'' if missing or extra else ', the same in another order'}. Build the panel "
+                "with the run's features, or select them: panel.sel(feature=[...])."
             )
 
     def describe(self) -> str:

@@ -18,7 +18,7 @@ from nfi_pyro.data.panel import Panel, feature_blocks
 from nfi_pyro.data.panel_spec import PanelSpec
 from nfi_pyro.data.store import panel_writer as writing
 from nfi_pyro.data.store.append import append_panel, extend_panel
-from nfi_pyro.data.store.lazy import is_lazy
+from nfi_pyro.data.store.lazy import complete_cells, is_lazy
 from nfi_pyro.errors import PanelError, SpecError
 
 DATES, ASSETS = 31, 7
@@ -135,6 +135,26 @@ def test_complete_cells_are_guarded_too(panel: Panel, tmp_path: Path) -> None:
             file.unlink()
     with pytest.raises(PanelError, match=r"other content at .* in complete: a part is missing"):
         read_panel(path, lazy=True)
+
+
+def test_altered_attributes_are_seen(panel: Panel, tmp_path: Path) -> None:
+    path = write_panel(panel, tmp_path / "panel.zarr")
+    meta = path / "forward_return" / "zarr.json"
+    meta.write_text(meta.read_text().replace('"price": "close"', '"price": "open"'))
+    with pytest.raises(PanelError, match=r"got other content at .* in attributes: a part"):
+        read_panel(path)
+
+
+def test_stored_cells_are_not_taken_for_a_selection_of_features(
+    panel: Panel, tmp_path: Path
+) -> None:
+    path = write_panel(panel, tmp_path / "panel.zarr")
+    lazy = read_panel(path, lazy=True)
+    assert complete_cells(lazy) is not None
+    some = lazy.sel(feature=["KMID"])
+    assert is_lazy(some["features"])
+    assert complete_cells(some) is None
+    check_panel(some)
 
 
 def test_large_panels_are_lazy_by_themselves(
@@ -263,6 +283,69 @@ def test_other_features_or_another_label_are_refused(tmp_path: Path) -> None:
         append_panel(build_panel(bars, features=FEATURES, horizon=2), path)
 
 
+def with_extras(panel: Panel) -> Panel:
+    """A panel with text, a static variable, and exposures over factors with names."""
+    rng = np.random.default_rng(3)
+    n_dates, n_assets = panel.sizes["date"], panel.sizes["asset"]
+    codes = np.array([f"I{place % 3}" for place in range(n_assets)], dtype=object)
+    return check_panel(
+        panel.assign(
+            industry=(("date", "asset"), np.broadcast_to(codes, (n_dates, n_assets)).copy()),
+            listed_on=("asset", np.arange(n_assets, dtype=np.float64)),
+            exposures=(("date", "asset", "factor"), rng.normal(size=(n_dates, n_assets, 2))),
+        ).assign_coords(factor=["value", "size"])
+    )
+
+
+def test_text_static_variables_and_coordinates_survive_an_append(tmp_path: Path) -> None:
+    bars = make_bars()
+    whole = with_extras(build_panel(bars, features=FEATURES))
+    first = check_panel(whole.isel(date=slice(0, 18), asset=[0, 1, 2, 3, 5]))
+    path = write_panel(first, tmp_path / "p")
+    append_panel(check_panel(whole.isel(asset=[0, 1, 2, 3, 4, 6])), path)
+    got = read_panel(path)
+    assert got["asset"].values.tolist() == ["A0", "A1", "A2", "A3", "A5", "A4", "A6"]
+    assert got["factor"].values.tolist() == ["value", "size"]
+    assert got["industry"].sel(asset="A4").values[[0, -1]].tolist() == ["", "I1"]
+    assert got["industry"].sel(asset="A5").values[[0, -1]].tolist() == ["I2", ""]
+    assert got["listed_on"].values.tolist() == [0, 1, 2, 3, 5, 4, 6]
+    want = whole["exposures"].sel(asset="A3").values
+    np.testing.assert_array_equal(got["exposures"].sel(asset="A3").values, want)
+
+
+def test_text_that_is_not_text_is_refused_before_anything_is_replaced(tmp_path: Path) -> None:
+    panel = with_extras(build_panel(make_bars(), features=FEATURES))
+    path = write_panel(panel, tmp_path / "p")
+    odd = panel.copy(deep=True)
+    odd["industry"].values[3, 2] = np.nan
+    with pytest.raises(PanelError, match=r"industry must be text in every cell, .* 1 others: nan"):
+        write_panel(odd, path)
+    xr.testing.assert_identical(read_panel(path), panel)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p"]
+
+
+@pytest.mark.parametrize("step", [5, 31])
+def test_labels_of_a_long_horizon_mature_however_dates_arrive(tmp_path: Path, step: int) -> None:
+    bars = make_bars(97)
+    options: dict[str, Any] = {"features": FEATURES, "horizon": np.int64(27)}
+    path = tmp_path / "p"
+    build_panel(bars.isel(date=slice(0, 66)), out=path, **options)
+    for stop in range(66 + step, 98, step):
+        extend_panel(bars.isel(date=slice(0, stop)), path)
+    extend_panel(bars, path)
+    xr.testing.assert_equal(read_panel(path), build_panel(bars, **options))
+
+
+def test_an_asset_without_a_shared_price_is_named(tmp_path: Path) -> None:
+    bars = make_bars(61)
+    bars["close"][28:50, 4] = np.nan
+    path = tmp_path / "p"
+    build_panel(bars.isel(date=slice(0, 50)), out=path, features=FEATURES)
+    extend_panel(bars, path)
+    found = DropLedger.from_json(read_panel(path).attrs["ledger"]).findings
+    assert [f.places for f in found if "base of stored closes unknown" in f.rule] == [("A4",)]
+
+
 # ---- interrupted -------------------------------------------------------------------------------
 
 
@@ -322,10 +405,10 @@ def test_a_path_that_cannot_be_is_a_panel_error(panel: Panel, tmp_path: Path, na
 
 
 def test_a_write_killed_between_its_two_moves_is_put_back(panel: Panel, tmp_path: Path) -> None:
-    path = write_panel(panel, tmp_path / "p.zarr")
-    path.rename(tmp_path / ".p.zarr.0123abcd.old")  # what a kill leaves
+    path = write_panel(panel, tmp_path / "p[1].zarr")
+    path.rename(tmp_path / ".p[1].zarr.0123abcd.old")  # what a kill leaves
     xr.testing.assert_identical(read_panel(path), panel)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p.zarr"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p[1].zarr"]
 
 
 def test_what_killed_writes_left_is_dropped_once_it_is_old(panel: Panel, tmp_path: Path) -> None:
