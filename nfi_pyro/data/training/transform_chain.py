@@ -16,7 +16,7 @@ from nfi_pyro.data.training.cross_section import (
     ProcessInf,
     require_mask,
 )
-from nfi_pyro.data.training.transforms import MinMax, RobustZScore, ZScore
+from nfi_pyro.data.training.transforms import MinMax, RobustZScore, ZScore, require_clip
 from nfi_pyro.errors import PanelError, SpecError, name_places
 
 
@@ -211,7 +211,7 @@ def check_steps(steps: Sequence[Step]) -> list[tuple[Any, dict[str, Any]]]:
     Raises
     ------
     SpecError
-        If `steps` is not a sequence, or a step or an option is unknown.
+        If `steps` is not a sequence, a step or an option is unknown, or a value out of range.
     """
     if isinstance(steps, str | Mapping) or not isinstance(steps, Sequence):
         raise SpecError(f"steps must be a sequence of steps; got {steps!r}. Write it as a list.")
@@ -231,6 +231,10 @@ def check_steps(steps: Sequence[Step]) -> list[tuple[Any, dict[str, Any]]]:
                 f"options of {name} must be among {list(kind.options)}; got "
                 f"{name_places(unknown)}. Remove the others."
             )
+        if "clip" in options:
+            require_clip(options["clip"], name)
+        elif options:
+            kind(**options)  # nothing is fitted: the class itself checks
         parsed.append((kind, options))
     return parsed
 

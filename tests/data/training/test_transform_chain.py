@@ -18,6 +18,7 @@ from nfi_pyro.data.training.transform_chain import (
 )
 from nfi_pyro.data.training.transforms import RobustZScore
 from nfi_pyro.errors import PanelError, ShapeError, SpecError
+from nfi_pyro.svi import SVIConfig
 
 DATES, ASSETS, FEATURES = 7, 5, 3
 NAMES = ("a", "b", "c")
@@ -303,3 +304,16 @@ def test_other_features_than_those_of_the_fit_are_refused() -> None:
         chain.require_features(["a", "z", "c"])
     with pytest.raises(PanelError, match=r"in order; missing \[\], unknown \[\]"):
         chain.require_features(["b", "a", "c"])
+
+
+@pytest.mark.parametrize(
+    ("step", "match"),
+    [
+        ({"name": "robust_zscore", "clip": -1}, r"clip must be a number > 0; got -1 at robust"),
+        ({"name": "cs_robust_zscore", "clip": "3"}, "clip must be a number > 0; got '3'"),
+        ({"name": "fill", "value": "zero"}, "value must be a finite number; got 'zero'"),
+    ],
+)
+def test_option_values_are_checked_when_a_configuration_is_read(step, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        SVIConfig(transforms=(step,))
