@@ -8,6 +8,7 @@ Source: qlib 0.9.7, ``data/dataset/processor.py``; its per-date statistics are o
 the date, which are ours when every row is tradable.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -23,7 +24,7 @@ _RANK_TO_SD = 3.46  # qlib's: about sqrt(12), which gives uniform ranks unit var
 
 
 @dataclass(frozen=True)
-class _PerDate:
+class _PerDate(ABC):
     """What these transforms share: no state but their options, and a loop over dates."""
 
     options: ClassVar[tuple[str, ...]] = ()
@@ -56,8 +57,9 @@ class _PerDate:
                 values[date] = self._of_date(np.ascontiguousarray(values[date].T), mask[date]).T
         return values
 
+    @abstractmethod
     def _of_date(self, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Return one date transformed, (feature, asset); `counts` says whose values count."""
 
     def as_dict(self) -> dict[str, object]:
         """Return the options; floats survive JSON exactly."""
