@@ -12,7 +12,8 @@ from nfi_pyro.data.checks.quality import LEDGER_ATTRIBUTE, DropLedger
 from nfi_pyro.data.panel import Panel, cells, check_panel, feature_blocks
 from nfi_pyro.data.panel_builder import PanelBuilder
 from nfi_pyro.data.panel_spec import PanelSpec
-from nfi_pyro.data.store.panel_writer import COMPLETE, PanelWriter, plain_text
+from nfi_pyro.data.store.lazy import COMPLETE
+from nfi_pyro.data.store.panel_writer import PanelWriter, plain_text
 from nfi_pyro.data.store.storage import read_panel
 from nfi_pyro.dims import ASSET, DATE, FEATURE
 from nfi_pyro.errors import PanelError, SpecError, name_places
@@ -34,8 +35,8 @@ def extend_panel(bars: xr.Dataset, path: str | Path, **options: Any) -> int:
     """Add the dates of some bars that a stored panel does not have yet; return how many.
 
     The panel is built with the options it was built with before. Features are computed for the
-    new dates and the 20 before them, which must agree with what is stored (see `append_panel`);
-    ages and universe see all the bars.
+    new dates and the 20 before them (or as many as a label needs to mature), which must agree with
+    what is stored (see `append_panel`); ages and universe see all the bars.
 
     Parameters
     ----------

@@ -29,11 +29,11 @@ from nfi_pyro.data.store.digests import (
     row_digests,
     variable_digests,
 )
+from nfi_pyro.data.store.lazy import COMPLETE
 from nfi_pyro.dims import ASSET, DATE, FEATURE
 from nfi_pyro.errors import PanelError, name_places
 
 CHECKS = "checks"
-COMPLETE = "complete"
 CONTENT_HASH = "content_sha256"
 COMPLETE_HASH = "complete_sha256"
 ATTRIBUTES_HASH = "attributes_sha256"

@@ -14,11 +14,10 @@ from zarr.errors import ZarrUserWarning
 
 from nfi_pyro.data.panel import Panel, check_panel, feature_blocks
 from nfi_pyro.data.store.digests import attributes_hash, content_hash, variable_digests
-from nfi_pyro.data.store.lazy import FEATURES_COUNTED
+from nfi_pyro.data.store.lazy import COMPLETE, FEATURES_COUNTED
 from nfi_pyro.data.store.panel_writer import (
     ATTRIBUTES_HASH,
     CHECKS,
-    COMPLETE,
     COMPLETE_HASH,
     CONTENT_HASH,
     SWAP_SECONDS,
