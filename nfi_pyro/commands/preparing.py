@@ -22,8 +22,6 @@ from nfi_pyro.data.sources.readers import inspect_prices
 from nfi_pyro.data.store.append import extend_panel
 from nfi_pyro.data.store.storage import read_panel
 from nfi_pyro.errors import SpecError
-from nfi_pyro.svi.checkpoint import make_folder, write_atomically
-from nfi_pyro.svi.trained import write_dataset
 
 
 def panel(
@@ -82,16 +80,25 @@ def panel(
         built = build_panel(bars, out=out, progress=sys.stderr.isatty(), **options)
     if isinstance(inspection, Inspection):
         if findings is not None:
-            make_folder(Path(findings).parent)
-            write_dataset(inspection.to_dataset(), Path(findings))
+            _write_findings(inspection, Path(findings))
         if report is not None:
             _write_page(inspection, built, Path(report))
     return built
 
 
+def _write_findings(inspection: Inspection, place: Path) -> None:
+    """Write every finding and case as netCDF."""
+    from nfi_pyro.svi.checkpoint import make_folder  # these two load torch: slow to import
+    from nfi_pyro.svi.trained import write_dataset
+
+    make_folder(place.parent)
+    write_dataset(inspection.to_dataset(), place)
+
+
 def _write_page(inspection: Inspection, built: Panel, place: Path) -> None:
     """Write the quality page: findings of the prices, then what the panel itself left out."""
     from nfi_pyro.rendering.quality_page import write_quality_page  # draws: slow to import
+    from nfi_pyro.svi.checkpoint import make_folder, write_atomically
 
     make_folder(place.parent)
     known = set(inspection.ledger.findings)

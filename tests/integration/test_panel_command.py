@@ -1,6 +1,8 @@
 """`nfi panel` as a user types it: any layout in, a page and a ledger out, new dates appended."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +229,18 @@ def test_a_panel_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     place = tmp_path / "panel.toml"
     place.write_text("[panel]\nhorizon = 5\n", encoding="utf-8-sig")
     assert read_panel_settings(place).panel == {"horizon": 5}
+
+
+def test_a_plain_panel_loads_neither_torch_nor_matplotlib(
+    vendor_file: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "from nfi_pyro.commands import panel\n"
+        "panel(sys.argv[1], sys.argv[2], reading={'vendor': 'tushare'}, features=['KMID'])\n"
+        "heavy = {'torch', 'matplotlib', 'arviz', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    command = [sys.executable, "-c", code, str(vendor_file), str(tmp_path / "p.zarr")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
