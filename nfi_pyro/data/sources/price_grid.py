@@ -273,7 +273,7 @@ def _duplicates(
     raise PanelError(
         f"(date, instrument) must be unique; got {twice.size} repeated pairs at "
         f"{name_places(grid.names(twice))}. Keep one row of each, or say "
-        "policies={'duplicates': 'keep'} if they are equal."
+        "policies={'duplicates': 'keep'} (--policy duplicates=keep) if they are equal."
     )
 
 
