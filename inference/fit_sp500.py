@@ -30,7 +30,7 @@ def main() -> None:
 
     prices = embedded_prices().sel(date=slice("1999-01-01", None))
     panel = build_panel(prices)
-    settings = read_settings(arguments.spec).for_features(panel.sizes["feature"])
+    settings = read_settings(arguments.spec).for_panel(panel)
     split = settings.split.resolve(panel["date"].values, dict(panel["forward_return"].attrs))
     fit = fit_svi(
         FactorVAE(FactorVAESpec.model_validate(settings.spec.model_dump())),

@@ -26,7 +26,15 @@ class ModelEntry:
         return getattr(import_module(self.package), self.spec)
 
 
-MODELS = {"factor_vae": ModelEntry("nfi_pyro.factor_vae", "FactorVAE", "FactorVAESpec")}
+MODELS = {
+    "factor_vae": ModelEntry("nfi_pyro.factor_vae", "FactorVAE", "FactorVAESpec"),
+    "linear_factor": ModelEntry("nfi_pyro.linear_factor", "LinearFactor", "LinearFactorSpec"),
+    "mixture_pricing": ModelEntry(
+        "nfi_pyro.mixture_pricing", "MixturePricing", "MixturePricingSpec"
+    ),
+    "neural_factor": ModelEntry("nfi_pyro.neural_factor", "NeuralFactor", "NeuralFactorSpec"),
+    "nfi": ModelEntry("nfi_pyro.nfi", "NFI", "NFISpec"),
+}
 
 
 def find_model(name: str) -> ModelEntry:

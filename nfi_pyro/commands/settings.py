@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nfi_pyro.catalogue import MODELS, find_model
@@ -58,11 +59,17 @@ class FitSettings:
     svi: SVIConfig
     split: SplitSettings
 
-    def for_features(self, n_features: int) -> "FitSettings":
-        """Return the settings with the panel's number of features where none is given."""
-        if getattr(self.spec, "n_features", n_features) is not None:
-            return self
-        return replace(self, spec=self.spec.model_copy(update={"n_features": n_features}))
+    def for_panel(self, panel: xr.Dataset) -> "FitSettings":
+        """Return the settings with the panel's numbers of features and exposures where open.
+
+        Exposures are the panel's own, else its features.
+        """
+        sizes = {"n_features": panel.sizes["feature"], "n_exposures": panel.sizes["feature"]}
+        if "exposures" in panel:
+            sizes["n_exposures"] = panel.sizes["factor"]
+        known = type(self.spec).model_fields
+        open_ = {k: n for k, n in sizes.items() if k in known and getattr(self.spec, k) is None}
+        return replace(self, spec=self.spec.model_copy(update=open_))
 
 
 _SECTIONS = ("model", "spec", "svi", "split")

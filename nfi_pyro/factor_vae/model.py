@@ -76,6 +76,7 @@ class FactorVAE(nn.Module):
     """
 
     name = "factor_vae"
+    uses_exposures = False
 
     def __init__(self, spec: FactorVAESpec, *, seed: int = 0) -> None:
         super().__init__()

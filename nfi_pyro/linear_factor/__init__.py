@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nfi_pyro.linear_factor.factor_risk import factor_covariance
+    from nfi_pyro.linear_factor.model import LinearFactor
     from nfi_pyro.linear_factor.premia import fama_macbeth
     from nfi_pyro.linear_factor.regression import cross_sectional_regression
     from nfi_pyro.linear_factor.results import (
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
         SpecificRisk,
     )
     from nfi_pyro.linear_factor.risk_model import LinearRiskModel, linear_risk_model
+    from nfi_pyro.linear_factor.spec import LinearFactorSpec
     from nfi_pyro.linear_factor.specific import specific_risk
     from nfi_pyro.linear_factor.student_t import StudentT
 
@@ -21,6 +23,8 @@ _HOMES = {
     "CrossSectionalRegression": "results",
     "FactorCovariance": "results",
     "FactorPremia": "results",
+    "LinearFactor": "model",
+    "LinearFactorSpec": "spec",
     "LinearRiskModel": "risk_model",
     "SpecificRisk": "results",
     "StudentT": "student_t",
@@ -35,6 +39,8 @@ __all__ = [
     "CrossSectionalRegression",
     "FactorCovariance",
     "FactorPremia",
+    "LinearFactor",
+    "LinearFactorSpec",
     "LinearRiskModel",
     "SpecificRisk",
     "StudentT",

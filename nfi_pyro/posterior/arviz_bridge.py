@@ -30,7 +30,7 @@ def to_inference_data(
     """Return a fit's posterior as ArviZ InferenceData (0.x) or DataTree (1.x).
 
     Groups: ``posterior`` and ``prior`` (z, and the equal-weight book's factor return, over
-    chain, draw, date, factor), ``predictions`` (mean, standard deviation and exact quantiles by
+    chain, draw, date, factor; not there for a model without latent factors), ``predictions`` (mean, standard deviation and exact quantiles by
     date and asset: moments instead of draws of a whole panel), ``observed_data``,
     ``constant_data`` (exposures, specific parts, moments of prior, posterior and encoder) and
     ``fit`` (training curves). The draws are independent, so effective sample size and traces
@@ -94,7 +94,7 @@ def read_inference_data(path: str | Path) -> Any:
 def _to_inference_data(groups: dict[str, xr.Dataset]) -> Any:
     """Return ArviZ 0.x's container; ``fit`` is a group of our own."""
     standard = {name: group for name, group in groups.items() if name != "fit"}
-    attrs = standard["posterior"].attrs
+    attrs = standard["observed_data"].attrs
     container = az.InferenceData(attrs=attrs, **standard)  # type: ignore[arg-type]
     container.add_groups({"fit": groups["fit"]}, warn_on_custom_groups=False)
     return container
@@ -103,7 +103,7 @@ def _to_inference_data(groups: dict[str, xr.Dataset]) -> Any:
 def _to_datatree(groups: dict[str, xr.Dataset]) -> xr.DataTree:
     """Return ArviZ 1.x's container."""
     tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
-    tree.attrs = dict(groups["posterior"].attrs)
+    tree.attrs = dict(groups["observed_data"].attrs)
     return tree
 
 
@@ -116,10 +116,12 @@ def _groups(
     """Return every group as a dataset that knows nothing of ArviZ."""
     attrs = _attrs(fit)
     constants = posterior.constants
-    mean_beta = constants["beta"].mean("asset")
-    groups = {
-        "posterior": _draws(posterior.z, mean_beta, attrs),
-        "prior": _draws(posterior.z_prior, mean_beta, attrs),
+    groups = {}
+    if posterior.z is not None and posterior.z_prior is not None:
+        mean_beta = constants["beta"].mean("asset")
+        groups["posterior"] = _draws(posterior.z, mean_beta, attrs)
+        groups["prior"] = _draws(posterior.z_prior, mean_beta, attrs)
+    groups |= {
         "observed_data": constants[["forward_return"]],
         "constant_data": xr.merge(
             [constants.drop_vars("forward_return"), posterior.moments], join="exact"

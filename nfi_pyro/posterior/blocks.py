@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 
 from nfi_pyro.data.panel import Panel, check_panel
-from nfi_pyro.data.training.windows import Outcome, PanelWindows
-from nfi_pyro.errors import PanelError, SplitError
+from nfi_pyro.data.training.windows import Outcome, PanelBatch, PanelWindows
+from nfi_pyro.errors import PanelError, SplitError, name_places
+from nfi_pyro.svi.inputs import given_names
 from nfi_pyro.svi.trained import SVIFit
 
 DateRange = tuple[str | None, str | None]
@@ -34,12 +35,12 @@ class PanelPass:
         """Dates visited, datetime64, shape (date,)."""
         return self.windows.dates[self.span]
 
-    def contexts(self, fit: SVIFit) -> Iterator[tuple[Any, Outcome]]:
-        """Yield the model's context and the outcome of each block."""
+    def contexts(self, fit: SVIFit) -> Iterator[tuple[PanelBatch, Any, Outcome]]:
+        """Yield the batch, the model's context and the outcome of each block."""
         with torch.no_grad():
             blocks = self.windows.blocks(self.span, fit.config.block_size)
             for batch, outcome in self.windows.stream(blocks):
-                yield fit.model.context(batch), outcome
+                yield batch, fit.model.context(batch), outcome
 
 
 def require_label(fit: SVIFit, panel: Panel) -> None:
@@ -79,11 +80,13 @@ def open_pass(fit: SVIFit, panel: Panel, dates: DateRange | None) -> PanelPass:
         If no date with a full window is in the range.
     """
     panel = check_panel(panel)
+    _require_exposures(fit, panel)
     windows = PanelWindows(
         panel,
         lags=int(fit.model.spec.lags),
         transforms=fit.transforms,
         return_scale=fit.return_scale,
+        use_exposures=fit.model.uses_exposures,
     )
     index = pd.DatetimeIndex(windows.dates)
     first, last = dates or (None, None)
@@ -97,3 +100,24 @@ def open_pass(fit: SVIFit, panel: Panel, dates: DateRange | None) -> PanelPass:
             "Widen the range, or give more history."
         )
     return PanelPass(windows, slice(start, stop))
+
+
+def _require_exposures(fit: SVIFit, panel: Panel) -> None:
+    """Refuse a panel whose given exposures are not those the fit was trained on.
+
+    Raises
+    ------
+    PanelError
+        Names what differs.
+    """
+    if not fit.model.uses_exposures:
+        return
+    wanted = list(fit.provenance["exposures"]["names"])
+    found = given_names(fit.model, panel)
+    if found != wanted:
+        lacking = [name for name in wanted if name not in found] or ["their order"]
+        raise PanelError(
+            f"the panel's exposures must be the fit's {len(wanted)}, in its order; got "
+            f"{len(found)} without {name_places(lacking)}. Attach the exposures that the run was "
+            "fitted on."
+        )

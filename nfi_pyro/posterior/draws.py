@@ -1,4 +1,4 @@
-"""Posterior of the factors of past dates: exact Gaussian, with the encoder's beside it."""
+"""Posterior of the factors of past dates, with the encoder's beside it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +8,13 @@ import torch
 import xarray as xr
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import Independent
 
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.training.windows import Outcome
 from nfi_pyro.distributions.factor_mixture import FactorMixture
-from nfi_pyro.distributions.factor_posterior import gaussian_factor_posterior
+from nfi_pyro.distributions.mixture import MixtureOfNormals
+from nfi_pyro.distributions.mixture_posterior import factor_posterior
 from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.blocks import DateRange, open_pass, require_label
 from nfi_pyro.svi.config import check_seed
@@ -25,21 +27,22 @@ class Posterior:
 
     Attributes
     ----------
-    z : DataArray, shape (draw, date, factor)
-        Draws from the exact posterior.
-    z_prior : DataArray, shape (draw, date, factor)
+    z : DataArray, shape (draw, date, factor), or None
+        Draws from the posterior; None for a model without shared factors, which has no latent.
+    z_prior : DataArray, shape (draw, date, factor), or None
         Draws from the prior, made without the returns.
     moments : Dataset
-        Over (date, factor): `prior_loc`, `prior_scale`, `posterior_loc`, `posterior_scale`,
+        Empty without factors. Over (date, factor): `prior_loc`, `prior_scale`, `posterior_loc`, `posterior_scale`,
         and `encoder_loc`, `encoder_scale` where the model has an encoder. Over
         (date, factor, factor_other): `posterior_covariance`.
     constants : Dataset
-        `beta` (date, asset, factor), `alpha_loc` and `specific_scale` (date, asset), and what
-        was observed: `forward_return` (NaN where not) and `observed`.
+        `beta` (date, asset, factor) where there are factors, `alpha_loc` and `specific_scale`
+        (date, asset): mean and standard deviation of the specific part, and what was observed:
+        `forward_return` (NaN where not) and `observed`.
     """
 
-    z: xr.DataArray
-    z_prior: xr.DataArray
+    z: xr.DataArray | None
+    z_prior: xr.DataArray | None
     moments: xr.Dataset
     constants: xr.Dataset
 
@@ -49,7 +52,17 @@ class Posterior:
 
         ``mean_i beta_i . z`` is the same under every rotation, scale and sign of the factors,
         so it can be compared across fits where z cannot.
+
+        Raises
+        ------
+        SpecError
+            If the model has no shared factors.
         """
+        if self.z is None:
+            raise SpecError(
+                "a factor return must come from a model with factors; got one without. Use "
+                "nfi, factor_vae or linear_factor."
+            )
         mean_beta = self.constants["beta"].mean("asset")
         return (self.z * mean_beta).sum("factor").rename("book_factor_return")
 
@@ -60,9 +73,10 @@ def sample_posterior(
     """Return draws of each date's factors given the returns that followed it.
 
     Conditions on outcomes, so it speaks of past dates only; `forecast` never uses it. Given the
-    networks, a one-component model has this posterior in closed form,
-    with full covariance over factors; the encoder's diagonal one is reported beside it. On a
-    date without an observed return the posterior is the prior.
+    networks, a one-component model has this posterior in closed form, with full covariance over
+    factors; for mixture noise it is the best Gaussian, see
+    `nfi_pyro.distributions.mixture_posterior`. The encoder's diagonal one is reported beside it.
+    On a date without an observed return the posterior is the prior.
 
     Parameters
     ----------
@@ -78,8 +92,7 @@ def sample_posterior(
     Raises
     ------
     SpecError
-        If the model's specific part is a mixture: its posterior is not Gaussian. If `draws` is
-        below 1 or `seed` out of range.
+        If `draws` is below 1 or `seed` out of range.
     PanelError
         If the panel's label has another timing or unit than the fit's.
     """
@@ -89,25 +102,20 @@ def sample_posterior(
     visit = open_pass(fit, panel, dates)
     unit = fit.return_scale
     parts: dict[str, list[Tensor]] = {}
-    for context, outcome in visit.contexts(fit):
+    for _, context, outcome in visit.contexts(fit):
         law = fit.model.law(context)
         arrays = _block_moments(law, outcome) | _encoder_moments(fit.model, context, outcome)
         for name, value in arrays.items():
             parts.setdefault(name, []).append(value)
     stacked = {name: torch.cat(values) for name, values in parts.items()}
-    generator = np.random.default_rng(check_seed(seed))
-    tril = stacked.pop("posterior_tril").numpy()
-    shape = (draws, *stacked["prior_loc"].shape)
-    noise = generator.standard_normal(shape)
-    z = stacked["posterior_loc"].numpy() + np.einsum("dkl,sdl->sdk", tril, noise)
-    prior_noise = generator.standard_normal(shape)
-    z_prior = stacked["prior_loc"].numpy() + stacked["prior_scale"].numpy() * prior_noise
     entered = visit.windows.entered[visit.span].numpy()
-    coords = {
-        "date": visit.dates,
-        "asset": visit.windows.assets,
-        "factor": [f"z{k}" for k in range(shape[-1])],
-    }
+    coords = {"date": visit.dates, "asset": visit.windows.assets}
+    check_seed(seed)
+    if "prior_loc" not in stacked:
+        return Posterior(None, None, xr.Dataset(), _constants(stacked, entered, unit, coords))
+    coords["factor"] = list(fit.provenance["factors"])
+    tril = stacked.pop("posterior_tril").numpy()
+    z, z_prior = _draw_factors(stacked, tril, draws, seed)
     return Posterior(
         z=_draws(z * unit, coords, "posterior factor draws"),
         z_prior=_draws(z_prior * unit, coords, "prior factor draws"),
@@ -116,31 +124,39 @@ def sample_posterior(
     )
 
 
+def _draw_factors(
+    stacked: dict[str, Tensor], tril: np.ndarray, draws: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return posterior and prior draws (draw, date, factor), standardised units."""
+    generator = np.random.default_rng(seed)
+    shape = (draws, *stacked["prior_loc"].shape)
+    noise = generator.standard_normal(shape)
+    z = stacked["posterior_loc"].numpy() + np.einsum("dkl,sdl->sdk", tril, noise)
+    prior_noise = generator.standard_normal(shape)
+    return z, stacked["prior_loc"].numpy() + stacked["prior_scale"].numpy() * prior_noise
+
+
 def _block_moments(law: FactorMixture, outcome: Outcome) -> dict[str, Tensor]:
-    """Return prior and exact posterior of one block of dates, float64, standardised units."""
-    if law.loc.shape[-1] != 1:
-        raise SpecError(
-            "the exact factor posterior must have one component; got "
-            f"{law.loc.shape[-1]} components. Use a posterior for mixtures."
-        )
-    alpha, beta = law.loc.squeeze(-1).double(), law.beta.double()
-    scale = law.scale.squeeze(-1).double()
-    prior_loc, prior_scale = law.factor_loc.double(), law.factor_scale.double()
-    returns = outcome.forward_return.double()
-    posterior = gaussian_factor_posterior(
-        returns - alpha, outcome.observed, beta, scale.square(), prior_loc, prior_scale
-    )
-    return {
-        "prior_loc": prior_loc,
-        "prior_scale": prior_scale,
+    """Return prior and posterior of one block of dates, float64, standardised units."""
+    arrays = (law.logits, law.loc, law.scale, law.beta, law.factor_loc, law.factor_scale)
+    wide = FactorMixture(*(array.double() for array in arrays))
+    own = MixtureOfNormals(wide.logits, wide.loc, wide.scale, validate_args=False)
+    found = {
+        "alpha_loc": own.mean.float(),
+        "specific_scale": own.variance.sqrt().float(),
+        "forward_return": outcome.forward_return,
+        "observed": outcome.observed,
+    }
+    if not law.beta.shape[-1]:
+        return found
+    posterior = factor_posterior(wide, outcome.forward_return.double(), outcome.observed)
+    return found | {
+        "prior_loc": wide.factor_loc,
+        "prior_scale": wide.factor_scale,
         "posterior_loc": posterior.mean,
         "posterior_scale": posterior.stddev,
         "posterior_tril": posterior.scale_tril,
-        "alpha_loc": alpha.float(),
-        "specific_scale": scale.float(),
         "beta": law.beta,
-        "forward_return": outcome.forward_return,
-        "observed": outcome.observed,
     }
 
 
@@ -151,6 +167,8 @@ def _encoder_moments(model: Any, context: Any, outcome: Outcome) -> dict[str, Te
     if "z" not in trace.nodes:
         return {}
     factors = trace.nodes["z"]["fn"]
+    if not isinstance(factors, Independent):  # no encoder: the posterior itself
+        return {}
     return {
         "encoder_loc": factors.mean.squeeze(-2).double(),
         "encoder_scale": factors.stddev.squeeze(-2).double(),
@@ -203,14 +221,13 @@ def _constants(
     def hidden(name: str, scale: float, mask: np.ndarray) -> np.ndarray:
         return np.where(mask, stacked[name].numpy() * scale, np.nan).astype(np.float32)
 
-    beta = np.where(entered[..., None], stacked["beta"].numpy(), np.nan)
-    return xr.Dataset(
-        {
-            "alpha_loc": (cell, hidden("alpha_loc", unit, entered), decimal),
-            "specific_scale": (cell, hidden("specific_scale", unit, entered), decimal),
-            "beta": ((*cell, "factor"), beta, {"units": "1"}),
-            "forward_return": (cell, hidden("forward_return", unit, observed), decimal),
-            "observed": (cell, observed),
-        },
-        coords=coords,
-    )
+    variables: dict[str, Any] = {
+        "alpha_loc": (cell, hidden("alpha_loc", unit, entered), decimal),
+        "specific_scale": (cell, hidden("specific_scale", unit, entered), decimal),
+        "forward_return": (cell, hidden("forward_return", unit, observed), decimal),
+        "observed": (cell, observed),
+    }
+    if "beta" in stacked:
+        beta = np.where(entered[..., None], stacked["beta"].numpy(), np.nan)
+        variables["beta"] = ((*cell, "factor"), beta, {"units": "1"})
+    return xr.Dataset(variables, coords=coords)

@@ -1,21 +1,36 @@
 """Forecast distributions of every asset and date from the prior factors alone."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.posterior.blocks import DateRange, open_pass
 from nfi_pyro.posterior.return_forecast import ReturnForecast
+from nfi_pyro.svi.dependence import copula_design
 from nfi_pyro.svi.trained import SVIFit
 
-_MARGINAL = ("weight", "loc", "scale")
+COPULA = "copula_loading"
+_BY_DATE = ("factor_loc", "factor_scale")
+_DIMS = {
+    **dict.fromkeys(("weight", "loc", "scale"), ("date", "asset", "component")),
+    **dict.fromkeys(_BY_DATE, ("date", "factor")),
+    "beta": ("date", "asset", "factor"),
+    "specific_variance": ("date", "asset"),
+    COPULA: ("date", "asset", "column"),
+}
+_UNITS = {
+    **dict.fromkeys(("weight", "beta", COPULA), "1"),
+    "specific_variance": "decimal return squared",
+}
 
 
 def forecast(fit: SVIFit, panel: Panel, *, dates: DateRange | None = None) -> ReturnForecast:
     """Return the closed-form law of each asset's next return on each date.
 
-    The prior factors make the forecast (FactorVAE, Eq. 18-19): nothing that happens after the
-    close of a date can enter it. The forecast of date ``t`` is of the return over the label's
+    The prior factors, where there are any, make the forecast (FactorVAE, Eq. 18-19): nothing that
+    happens after the close of a date can enter it. The forecast of date ``t`` is of the return over the label's
     days, from ``t + start_lag`` to ``t + start_lag + horizon``.
 
     Parameters
@@ -42,18 +57,23 @@ def forecast(fit: SVIFit, panel: Panel, *, dates: DateRange | None = None) -> Re
     unit = fit.return_scale
     stacked: dict[str, np.ndarray] = {}
     row = 0
-    for context, _ in visit.contexts(fit):
+    for batch, context, _ in visit.contexts(fit):
         law = fit.model.law(context)
         marginal = law.marginal()
         arrays = {
             "weight": marginal.log_weights.exp(),
             "loc": marginal.loc * unit,
             "scale": marginal.scale * unit,
-            "beta": law.beta,
-            "factor_loc": law.factor_loc * unit,
-            "factor_scale": law.factor_scale * unit,
-            "specific_variance": law.specific_variance * unit**2,
         }
+        if law.beta.shape[-1]:
+            arrays |= {
+                "beta": law.beta,
+                "factor_loc": law.factor_loc * unit,
+                "factor_scale": law.factor_scale * unit,
+                "specific_variance": law.specific_variance * unit**2,
+            }
+        elif fit.copula is not None:
+            arrays[COPULA] = fit.copula.loadings(copula_design(batch))
         for name, value in arrays.items():  # written in place: a forecast may be large
             if name not in stacked:
                 stacked[name] = np.empty((len(visit.dates), *value.shape[1:]), np.float32)
@@ -71,31 +91,26 @@ def _label(
     assets: np.ndarray,
 ) -> xr.Dataset:
     """Return the arrays as a dataset with names, units and NaN where there is no forecast."""
-    hidden = ~entered
-    for name in (*_MARGINAL, "beta", "specific_variance"):
-        arrays[name][hidden] = np.nan
-    dims = {
-        **dict.fromkeys(_MARGINAL, ("date", "asset", "component")),
-        "beta": ("date", "asset", "factor"),
-        "factor_loc": ("date", "factor"),
-        "factor_scale": ("date", "factor"),
-        "specific_variance": ("date", "asset"),
-    }
-    units = {"weight": "1", "beta": "1", "specific_variance": "decimal return squared"}
-    variables = {
-        name: (dims[name], value, {"units": units.get(name, "decimal return")})
-        for name, value in arrays.items()
-    }
+    variables = {}
+    for name, value in arrays.items():
+        if value.shape[1:2] == entered.shape[1:] and name not in _BY_DATE:
+            value[~entered] = np.nan
+        attrs = {"units": _UNITS.get(name, "decimal return")}
+        variables[name] = (_DIMS[name], value, attrs)
+    coords: dict[str, Any] = {"date": dates, "asset": assets}
+    dependence = "none"
+    if "beta" in arrays:
+        coords["factor"] = list(fit.provenance["factors"])
+        dependence = "factor"
+    elif COPULA in arrays:
+        coords["column"] = ["market", *fit.provenance["exposures"]["names"]]
+        dependence = "copula"
     return xr.Dataset(
         variables | {"entered": (("date", "asset"), entered)},
-        coords={
-            "date": dates,
-            "asset": assets,
-            "factor": [f"z{k}" for k in range(arrays["beta"].shape[-1])],
-        },
+        coords=coords,
         attrs={
             **fit.label,
-            "dependence": "factor",
+            "dependence": dependence,
             "model": str(fit.provenance["model"]),
             "seed": fit.seed,
             "fit_panel_hash": str(fit.provenance["panel_hash"]),

@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.special import ndtri
 
 from nfi_pyro.errors import SpecError, WeightsError, name_places
+from nfi_pyro.posterior.joint_draws import CopulaDraws, FactorDraws
 
 Weights = Mapping[str, float] | pd.Series | xr.DataArray
 
@@ -23,65 +24,61 @@ class PortfolioLaw:
         Close at which it is known.
     weights : ndarray, shape (asset,)
         Of the assets that have a forecast.
-    weight, specific_loc, specific_scale : ndarray, shape (asset, component)
-        Mixture of each asset's specific part.
-    beta : ndarray, shape (asset, factor)
-    factor_loc, factor_scale : ndarray, shape (factor,)
     assets : ndarray, shape (asset,)
+    beta : ndarray, shape (asset, factor)
+        Loadings on what the assets share. Under a copula these are decimal returns per standard
+        normal, to first order in the copula's correlations.
+    factor_loc, factor_scale : ndarray, shape (factor,)
+        0 and 1 under a copula.
+    specific_mean, specific_variances : ndarray, shape (asset,)
+        Of each asset's own part.
+    is_gaussian : bool
+        Whether the portfolio's law is normal: every asset has one component.
+    sampler : FactorDraws or CopulaDraws
+        Joint draws of the assets.
     """
 
     date: np.datetime64
     weights: np.ndarray
-    weight: np.ndarray
-    specific_loc: np.ndarray
-    specific_scale: np.ndarray
+    assets: np.ndarray
     beta: np.ndarray
     factor_loc: np.ndarray
     factor_scale: np.ndarray
-    assets: np.ndarray
+    specific_mean: np.ndarray
+    specific_variances: np.ndarray
+    is_gaussian: bool
+    sampler: FactorDraws | CopulaDraws
 
     @classmethod
     def from_day(cls, day: xr.Dataset, weights: np.ndarray) -> "PortfolioLaw":
         """Return the law of aligned `weights` (asset,) on one date of a forecast."""
         kept = day["entered"].values
-        arrays = {name: day[name].values.astype(np.float64) for name in _ARRAYS}
-        beta = arrays["beta"][kept]
-        loc, scale = arrays["factor_loc"], arrays["factor_scale"]
-        shared_loc = beta @ loc
-        shared_variance = np.square(beta) @ np.square(scale)
-        if arrays["weight"].shape[1] == 1:
-            specific_variance = day["specific_variance"].values[kept, None].astype(np.float64)
-        else:  # the marginal components hold the factors; what is left is the asset's own part
-            specific_variance = np.square(arrays["scale"][kept]) - shared_variance[:, None]
+        draw: type[FactorDraws] | type[CopulaDraws] = FactorDraws
+        if day.attrs["dependence"] == "copula":
+            draw = CopulaDraws
+        sampler = draw.from_day(day)
         return cls(
             date=np.datetime64(str(day["date"].values), "ns"),
             weights=weights[kept],
-            weight=arrays["weight"][kept],
-            specific_loc=arrays["loc"][kept] - shared_loc[:, None],
-            specific_scale=np.sqrt(np.maximum(specific_variance, 0.0)),
-            beta=beta,
-            factor_loc=loc,
-            factor_scale=scale,
             assets=day["asset"].values[kept],
+            beta=sampler.beta,
+            factor_loc=sampler.factor_loc,
+            factor_scale=sampler.factor_scale,
+            specific_mean=sampler.specific_mean,
+            specific_variances=sampler.specific_variances,
+            is_gaussian=day.sizes["component"] == 1,
+            sampler=sampler,
         )
 
     @property
     def mean(self) -> float:
         """Expected return."""
-        specific = (self.weight * self.specific_loc).sum(1)
-        return float(self.weights @ (specific + self.beta @ self.factor_loc))
+        return float(self.weights @ (self.specific_mean + self.beta @ self.factor_loc))
 
     @property
     def exposure(self) -> np.ndarray:
         """Portfolio exposure to each factor, shape (factor,)."""
         return self.beta.T @ self.weights
-
-    @property
-    def specific_variances(self) -> np.ndarray:
-        """Variance of each asset's own part, shape (asset,)."""
-        mean = (self.weight * self.specific_loc).sum(1, keepdims=True)
-        second = np.square(self.specific_scale) + np.square(self.specific_loc - mean)
-        return (self.weight * second).sum(1)
 
     @property
     def factor_variance(self) -> float:
@@ -97,11 +94,6 @@ class PortfolioLaw:
     def standard_deviation(self) -> float:
         """Standard deviation of the portfolio's return."""
         return float(np.sqrt(self.factor_variance + self.specific_variance))
-
-    @property
-    def is_gaussian(self) -> bool:
-        """Whether every asset has one component, so that the portfolio is Gaussian."""
-        return self.weight.shape[1] == 1
 
     def value_at_risk(
         self, level: float, *, draws: int = 100_000, seed: int = 0
@@ -142,18 +134,9 @@ class PortfolioLaw:
 
     def draw_assets(self, draws: int, generator: np.random.Generator) -> np.ndarray:
         """Return joint draws of the assets' returns, shape (draw, asset)."""
-        n_assets, n_factors = self.beta.shape
-        z = self.factor_loc + self.factor_scale * generator.standard_normal((draws, n_factors))
-        cumulative = np.cumsum(self.weight, axis=1)
-        uniform = generator.random((draws, n_assets, 1))
-        which = np.minimum((uniform > cumulative).sum(-1), self.weight.shape[1] - 1)
-        asset = np.arange(n_assets)
-        noise = generator.standard_normal((draws, n_assets))
-        own = self.specific_loc[asset, which] + self.specific_scale[asset, which] * noise
-        return z @ self.beta.T + own
+        return self.sampler.draw(draws, generator)
 
 
-_ARRAYS = ("weight", "loc", "scale", "beta", "factor_loc", "factor_scale")
 _CHUNK = 2_000
 
 

@@ -28,9 +28,10 @@ class ReturnForecast:
     ----------
     data : Dataset
         `weight`, `loc`, `scale` over (date, asset, component): each asset's marginal mixture of
-        normals. `beta` (date, asset, factor), `factor_loc` and `factor_scale` (date, factor),
-        `specific_variance` (date, asset), `entered` (date, asset) bool. NaN where an asset did
-        not enter. Attrs: `start_lag`, `horizon`, `unit`, `dependence` (``factor``, ``copula`` or
+        normals. `entered` (date, asset) bool. Where assets share factors, `beta` (date, asset,
+        factor), `factor_loc` and `factor_scale` (date, factor), `specific_variance` (date,
+        asset); where a copula joins them, `copula_loading` (date, asset, column), correlations
+        with its shared normals. NaN where an asset did not enter. Attrs: `start_lag`, `horizon`, `unit`, `dependence` (``factor``, ``copula`` or
         ``none``) and where the forecast came from. `date` is the close at which it is known.
     """
 
@@ -102,21 +103,17 @@ class ReturnForecast:
     def covariance(self, date: Date | None = None) -> LowRankCovariance:
         """Return the covariance of the assets that have a forecast on `date` (default: last).
 
+        Under a copula it is the first term of an expansion in the copula's correlations: exact
+        for normal marginals, and within a few percent of them otherwise (see `CopulaDraws`).
+
         Raises
         ------
         SpecError
             If the forecast has no dependence between assets, or no such date.
         """
         self._require_dependence("a covariance")
-        day = self.on(date)
-        kept = day["entered"].values
-        beta = day["beta"].values[kept].astype(np.float64)
-        scale = day["factor_scale"].values.astype(np.float64)
-        return LowRankCovariance(
-            day["asset"].values[kept],
-            beta * scale,
-            day["specific_variance"].values[kept].astype(np.float64),
-        )
+        law = PortfolioLaw.from_day(self.on(date), np.zeros(self.data.sizes["asset"]))
+        return LowRankCovariance(law.assets, law.beta * law.factor_scale, law.specific_variances)
 
     def sample(self, draws: int, seed: int, date: Date | None = None) -> xr.DataArray:
         """Return joint draws (draw, asset) of one date; NaN where an asset did not enter.

@@ -1,27 +1,27 @@
 """Fit a variational model to a panel: scales from training dates, loop, best state, provenance."""
 
-import platform
+import hashlib
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
-import xarray as xr
 from tqdm.auto import tqdm
 
-import nfi_pyro
 from nfi_pyro.data.panel import Panel, PanelBlocks, check_panel
 from nfi_pyro.data.splits import DateSplit, split_dates
-from nfi_pyro.data.store.digests import panel_hash
+from nfi_pyro.data.store.digests import panel_hash, variable_digests
 from nfi_pyro.data.training.transform_chain import TransformChain
 from nfi_pyro.data.training.windows import PanelWindows
 from nfi_pyro.errors import CheckpointError, PanelError, SpecError
 from nfi_pyro.svi.checkpoint import load_state, make_folder, save_state
 from nfi_pyro.svi.config import SVIConfig, check_seed
+from nfi_pyro.svi.finish import finish
+from nfi_pyro.svi.inputs import check_exposures, check_sizes, given_names, warn_of_percent
 from nfi_pyro.svi.loop import TrainingLoop
+from nfi_pyro.svi.record import fit_provenance, training_history
 from nfi_pyro.svi.trained import SVIFit
 
 
@@ -83,7 +83,7 @@ def fit_svi(
     split = split or split_dates(
         panel["date"].values, start_lag=label["start_lag"], horizon=label["horizon"]
     )
-    _check_features(model, panel)
+    check_sizes(model, panel)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         loop, transforms = _prepare(model, panel, split, config, seed)
@@ -92,9 +92,9 @@ def fit_svi(
         if resume:
             _restore(loop, place, identity)
         _train(loop, place, identity)
-    loop.model.load_state_dict(loop.best_weights)
-    history = _history(loop, config)
-    provenance = identity | _provenance(loop, panel, time.perf_counter() - began)
+    copula = finish(loop)
+    history = training_history(loop, config)
+    provenance = identity | fit_provenance(loop, panel, time.perf_counter() - began)
     return SVIFit(
         model=loop.model.cpu().eval(),
         config=config,
@@ -106,6 +106,7 @@ def fit_svi(
         history=history,
         provenance=provenance,
         status=loop.status,
+        copula=copula,
     )
 
 
@@ -115,15 +116,6 @@ _LABEL_KEYS = ("start_lag", "horizon", "unit", "kind", "price", "benchmark")
 def _plain(value: object) -> Any:
     """Return a numpy scalar as its Python value."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _check_features(model: Any, panel: Panel) -> None:
-    """Refuse a panel with another number of features than the spec."""
-    if model.spec.n_features != panel.sizes["feature"]:
-        raise PanelError(
-            f"the panel must have spec.n_features = {model.spec.n_features} features; got "
-            f"{panel.sizes['feature']}. Set n_features, or build the panel with the spec's."
-        )
 
 
 def _prepare(
@@ -144,12 +136,14 @@ def _prepare(
             f"deviation {return_scale} in {split.train.first} to {split.train.last}. Choose "
             "other training dates, or check the label."
         )
+    warn_of_percent(return_scale, dict(panel["forward_return"].attrs))
     windows = PanelWindows(
         panel,
         lags=model.spec.lags,
         transforms=transforms,
         return_scale=return_scale,
         device=_device(config.device),
+        use_exposures=model.uses_exposures,
     )
     train = slice(max(train.start, windows.first), train.stop)
     for name, span in (("train", train), ("validation", validation)):
@@ -159,6 +153,8 @@ def _prepare(
                 f"return; got none in {span.stop - span.start} dates. Use a longer span, more "
                 "history before it, or a smaller spec.lags."
             )
+    if model.uses_exposures:
+        check_exposures(windows, train, given_names(model, panel))
     fresh = type(model)(model.spec, seed=seed).to(windows.device)
     return TrainingLoop(fresh, windows, train, validation, config, seed), transforms
 
@@ -203,7 +199,11 @@ def _identity(
 ) -> dict[str, Any]:
     """Return what two fits must share to be the same fit."""
     training = config.model_dump(mode="json", exclude={"progress"})
-    return {
+    given = {}
+    if model.uses_exposures and "exposures" in panel:
+        exposures = panel["exposures"]
+        given["exposures_hash"] = hashlib.sha256(variable_digests(exposures).tobytes()).hexdigest()
+    return given | {
         "model": model.name,
         "spec": model.spec.model_dump(),
         "config": training,
@@ -228,75 +228,3 @@ def _restore(loop: TrainingLoop, place: Path | None, identity: dict[str, Any]) -
             f"at {place}. Resume with the original settings and panel, or fit anew."
         )
     loop.restore(stored["loop"])
-
-
-def _history(loop: TrainingLoop, config: SVIConfig) -> xr.Dataset:
-    """Return the training curves as a labelled dataset."""
-    curves = loop.curves
-    n_steps = len(curves["elbo"])
-    n_factors = len(curves["kl"][0]) if n_steps else 0
-    n_epochs = len(curves["last_step"])
-    kl = np.asarray(curves["kl"], dtype=np.float32).reshape(n_steps, n_factors)
-    per_cell = {"units": "nats per observed cell, returns in training-sd units"}
-    meaning = "evidence lower bound" if config.objective == "elbo" else "objective, not a bound"
-    step = {
-        "elbo": (per_cell | {"long_name": meaning}),
-        "log_likelihood": per_cell,
-        "gradient_norm": {"units": "1", "long_name": "before clipping"},
-        "learning_rate": {"units": "1"},
-    }
-    epoch = {
-        "validation_log_score": per_cell,
-        "validation_rank_ic": {"units": "1"},
-        "last_step": {"units": "1"},
-    }
-    variables: dict[str, Any] = {
-        name: ("step", np.asarray(curves[name], dtype=np.float64), attrs)
-        for name, attrs in step.items()
-    }
-    variables |= {
-        name: ("epoch", np.asarray(curves[name], dtype=np.float64), attrs)
-        for name, attrs in epoch.items()
-    }
-    variables["kl"] = (("step", "factor"), kl, {"units": "nats per date"})
-    return xr.Dataset(
-        variables,
-        coords={
-            "step": np.arange(1, n_steps + 1),
-            "epoch": np.arange(1, n_epochs + 1),
-            "factor": [f"z{k}" for k in range(n_factors)],
-        },
-        attrs={
-            "best_epoch": loop.best_epoch + 1,  # 0 before the first epoch has ended
-            "objective": config.objective,
-            "n_non_finite": loop.n_non_finite,
-            "status": loop.status,
-        },
-    )
-
-
-def _provenance(loop: TrainingLoop, panel: Panel, seconds: float) -> dict[str, Any]:
-    """Return what the run was made with."""
-    entered = loop.windows.entered
-    return {
-        "versions": {
-            "nfi_pyro": nfi_pyro.__version__,
-            "torch": torch.__version__,
-            "pyro": pyro.__version__,
-            "python": platform.python_version(),
-        },
-        "source": str(panel.attrs.get("source", "unknown")),
-        "ledger": str(panel.attrs.get("ledger", "[]")),
-        "n_dates": int(panel.sizes["date"]),
-        "n_assets": int(panel.sizes["asset"]),
-        "first_date": str(panel["date"].values[0])[:10],
-        "last_date": str(panel["date"].values[-1])[:10],
-        "n_tradable_cells": int(panel["tradable"].values.sum()),
-        "n_entered_cells": int(entered.sum()),
-        "n_parameters": sum(p.numel() for p in loop.model.parameters()),
-        "device": str(loop.windows.device),
-        "threads": torch.get_num_threads(),
-        "wall_seconds": round(seconds, 3),
-        "n_skipped_steps": loop.n_non_finite,
-        "skipped_dates": list(loop.bad_dates),
-    }

@@ -1,6 +1,6 @@
 """Training objectives over any model and guide, with quadrature where a site offers it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from nfi_pyro.data.training.windows import Outcome
+from nfi_pyro.distributions.sites import PENALTY
 from nfi_pyro.errors import SpecError
 from nfi_pyro.svi.config import Objective
 from nfi_pyro.svi.protocol import VariationalModel
@@ -27,7 +28,8 @@ class ObjectiveTerms:
     kl : Tensor, shape (factor,)
         KL of guide against prior by factor, nats per date; empty without a latent site.
     elbo : Tensor, shape ()
-        ``log_likelihood`` minus the whole KL per observed cell, whatever the KL weight.
+        ``log_likelihood`` minus the whole KL per observed cell, whatever the KL weight and
+        without a penalty.
     """
 
     loss: Tensor
@@ -49,7 +51,8 @@ def evaluate_objective(
     Traces the guide, replays the model against it, and sums by site: an observed site that
     offers `expected_log_prob` (``elbo``) or `marginal_log_prob` (``marginal``, ``paper``) is
     integrated against the guide's ``z``; any other observed site counts its `log_prob`; a latent
-    site counts its KL in closed form. Masks are honoured by `torch.where`, so an unobserved cell
+    site counts its KL in closed form. A site ``penalty`` is a log prior of the networks: it enters
+    the loss per observed cell and no figure else. Masks are honoured by `torch.where`, so an unobserved cell
     has neither value nor gradient. ``elbo`` is ``E_q[log p(y|z)] - KL``; per date and cell the
     scales of the date plate cancel, so block size does not change the learning rate. ``paper``
     is Eq. 17: ``-(1/N_t) sum_i log p(y_i) + kl_weight KL_t`` averaged over dates.
@@ -75,6 +78,7 @@ def evaluate_objective(
     )
     n_dates = outcome.observed.shape[0]
     by_date = torch.zeros(n_dates, device=outcome.forward_return.device)
+    penalty = by_date
     kl = by_date.new_zeros(n_dates, 0)
     guide_sites: dict[str, Any] = dict(guide_trace.nodes)
     model_sites: dict[str, Any] = dict(model_trace.nodes)
@@ -82,13 +86,16 @@ def evaluate_objective(
     for name, site in model_sites.items():
         if site["type"] != "sample" or _is_subsample(site):
             continue
-        if site["is_observed"]:
+        if name == PENALTY:
+            penalty = penalty - site["fn"].log_prob(site["value"]).sum(-1)
+        elif site["is_observed"]:
             by_date = by_date + _log_likelihood(site, factors, objective)
         else:
             own = _kl_by_factor(name, guide_sites[name]["fn"], site["fn"])
             kl = torch.cat([kl, own], dim=1)
-    counts = outcome.observed.sum(1)
-    return _combine(by_date, kl, counts.to(by_date.dtype), objective, kl_weight)
+    counts = outcome.observed.sum(1).to(by_date.dtype)
+    terms = _combine(by_date, kl, counts, objective, kl_weight)
+    return replace(terms, loss=terms.loss + penalty.sum() / counts.sum().clamp(min=1.0))
 
 
 def _is_subsample(site: dict[str, Any]) -> bool:

@@ -1,11 +1,14 @@
 """What training and posteriors know of a model: this protocol and nothing else."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
+from torch import Tensor
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import FactorMixture
+from nfi_pyro.distributions.pricing import PricingFunction
 
 
 @runtime_checkable
@@ -13,10 +16,13 @@ class VariationalModel(Protocol):
     """A Pyro model and guide over a context that the networks make once per step.
 
     The class also takes ``(spec, *, seed)`` in its constructor, so that a fit can start from
-    its own seed, and is a `torch.nn.Module`. ``spec`` has `n_features` and `lags`.
+    its own seed, and is a `torch.nn.Module`. ``spec`` has `lags`, and `n_features` or, where
+    `uses_exposures`, `n_exposures`.
     """
 
     name: str
+    uses_exposures: bool
+    """Whether the model prices given exposures (the panel's own, else its features)."""
 
     @property
     def spec(self) -> BaseModel:
@@ -37,4 +43,23 @@ class PricingModel(VariationalModel, Protocol):
     """A variational model whose returns share factors in a closed-form law."""
 
     def law(self, context: Any) -> FactorMixture:
-        """Return the law given shared z and its prior."""
+        """Return the law given shared z and its prior; without factors where none is shared."""
+
+
+@runtime_checkable
+class ExposurePricing(PricingModel, Protocol):
+    """A pricing model whose law of a date is a function of exposure alone."""
+
+    def pricing(self, context: Any, position: int) -> PricingFunction:
+        """Return the law of the date at `position` of the context as a function of exposure."""
+
+    def exposures(self, context: Any) -> Tensor:
+        """Return the exposures that `pricing` takes, (date, asset, factor)."""
+
+
+@runtime_checkable
+class CanonicalModel(PricingModel, Protocol):
+    """A pricing model with equivalent forms, one of which is reported."""
+
+    def canonicalise(self, contexts: Iterable[Any]) -> None:
+        """Fix the form from the contexts of the training dates; no law changes."""

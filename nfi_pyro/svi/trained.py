@@ -16,6 +16,7 @@ from xarray.backends import H5NetCDFStore
 from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.splits import DateSplit
 from nfi_pyro.data.training.transform_chain import TransformChain
+from nfi_pyro.distributions.copula import GaussianCopula
 from nfi_pyro.errors import CheckpointError, RunError, SpecError
 from nfi_pyro.svi.checkpoint import (
     MANIFEST,
@@ -28,7 +29,7 @@ from nfi_pyro.svi.checkpoint import (
 )
 from nfi_pyro.svi.config import SVIConfig
 
-FORMAT = 2
+FORMAT = 3
 _PLAIN = ("seed", "return_scale", "label", "provenance", "status")
 _FILES = ("spec.json", "config.json", "fit.json", "weights.safetensors", "history.nc")
 
@@ -59,6 +60,8 @@ class SVIFit:
     provenance : dict
         Versions, panel hash, spans, counts, wall time; JSON values.
     status : {"finished", "early stopped", "interrupted"}
+    copula : GaussianCopula, optional
+        How assets depend on each other, where the model's law has no shared factor.
     """
 
     model: Any
@@ -71,6 +74,7 @@ class SVIFit:
     history: xr.Dataset
     provenance: dict[str, Any]
     status: str
+    copula: GaussianCopula | None = None
 
     def save(self, folder: str | Path) -> Path:
         """Write the fit into `folder` and return it; the manifest is written last.
@@ -94,6 +98,7 @@ class SVIFit:
                 "label": self.label,
                 "provenance": self.provenance,
                 "status": self.status,
+                "copula": None if self.copula is None else self.copula.as_dict(),
             },
         )
         weights = {key: value.contiguous() for key, value in self.model.state_dict().items()}
@@ -126,6 +131,7 @@ class SVIFit:
                 "config": SVIConfig.model_validate(read_json(places["config.json"])),
                 "split": DateSplit.from_dict(fit["split"]),
                 "transforms": TransformChain.from_dict(fit["transforms"]),
+                "copula": fit["copula"] and GaussianCopula.from_dict(fit["copula"]),
                 **{name: fit[name] for name in _PLAIN},
             }
         except (SpecError, ValidationError, KeyError, TypeError, AttributeError) as error:

@@ -12,9 +12,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from nfi_pyro.factor_vae import FactorVAE
+from nfi_pyro.nfi import NFI
 from tests.benchmarks.contenders import (
     BLOCK,
     LAGS,
+    NFI_SPEC,
     SPEC,
     MaterialisedGRU,
     hand_written_loss,
@@ -76,6 +78,7 @@ def _measure(n_assets: int) -> Seconds:
     }
     contenders: dict[str, Callable[[], object]] = {
         "package": package_step(problem),
+        "nfi": package_step(problem, NFI(NFI_SPEC)),
         "hand-written": hand_written_step(problem),
         "one date at a time": one_date_step(problem),
         "extractor": _extractor_step(problem.features),
@@ -163,6 +166,13 @@ def test_pyro_costs_at_most_a_tenth(measured, table, size: int) -> None:
     value = ratio(measured[size]["package"], measured[size]["hand-written"])
     _report(table, f"step / hand-written torch ELBO, N={size}", value, "<= 1.10")
     assert value <= 1.10
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_mixture_pricing_costs_at_most_a_quarter(measured, table, size: int) -> None:
+    value = ratio(measured[size]["nfi"], measured[size]["package"])
+    _report(table, f"nfi step, 3 components / FactorVAE step, N={size}", value, "<= 1.25")
+    assert value <= 1.25
 
 
 @pytest.mark.parametrize("size", SIZES)

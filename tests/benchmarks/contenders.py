@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.factor_vae import FactorVAE, FactorVAESpec
 from nfi_pyro.nets.encoder import PortfolioEncoder
+from nfi_pyro.nfi import NFI, NFISpec
 from nfi_pyro.svi.objective import evaluate_objective
 
 LAGS, FEATURES, BLOCK = 20, 158, 8
@@ -23,6 +24,15 @@ SPEC = FactorVAESpec(
     hidden_size=64,
     n_factors=16,
     n_portfolios=64,
+)
+NFI_SPEC = NFISpec(
+    n_features=FEATURES,
+    lags=LAGS,
+    projection_size=64,
+    hidden_size=64,
+    n_factors=16,
+    n_portfolios=64,
+    n_components=3,
 )
 Step = Callable[[], float]
 
@@ -63,15 +73,15 @@ def make_problem(n_assets: int, seed: int = 0) -> Problem:
     return Problem(features, tradable, forward_return, observed)
 
 
-def package_step(problem: Problem) -> Step:
+def package_step(problem: Problem, model: FactorVAE | NFI | None = None) -> Step:
     """Return the package's step: context, objective through Pyro, backward, clip, AdamW."""
-    model = FactorVAE(SPEC)
+    trained = FactorVAE(SPEC) if model is None else model
     batch, outcome = problem.batch, problem.outcome
 
-    return _step(model, lambda: package_loss(model, batch, outcome))
+    return _step(trained, lambda: package_loss(trained, batch, outcome))
 
 
-def package_loss(model: FactorVAE, batch: PanelBatch, outcome: Outcome) -> Tensor:
+def package_loss(model: FactorVAE | NFI, batch: PanelBatch, outcome: Outcome) -> Tensor:
     """Return the package's loss as its training loop computes it after the first step."""
     with pyro.validation_enabled(False):
         return evaluate_objective(model, model.context(batch), outcome).loss

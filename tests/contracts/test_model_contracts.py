@@ -24,6 +24,7 @@ SMALL = {
     "hidden_size": 3,
     "n_factors": 2,
     "n_portfolios": 17,
+    "n_exposures": FEATURES,
     "alpha_hidden_size": 19,
     "prior_hidden_size": 23,
 }
@@ -194,6 +195,8 @@ def test_same_seed_same_weights_and_no_global_generator_touched(build) -> None:
     assert random.getstate() == before[2]
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name]), name
+    if one.name == "linear_factor":
+        return  # nothing in it starts at random
     assert any(
         not torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items()
     )

@@ -215,7 +215,7 @@ def test_a_damaged_manifest_or_panel_place_is_named(run: Path) -> None:
     rewrite(run, "run.json", lambda value: {})
     with pytest.raises(RunError, match=r"run.json must say where the panel lies"):
         forecast(run)
-    (run / "manifest.json").write_text('{"format": 2}')
+    (run / "manifest.json").write_text('{"format": 3}')
     with pytest.raises(CheckpointError, match=r"manifest.json must list the digest of each file"):
         forecast(run)
 

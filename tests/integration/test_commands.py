@@ -171,7 +171,7 @@ def test_other_versions_truncation_and_tampering_are_refused(
     weights.write_bytes(content)
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(RunError, match="must have format 2; got 99"):
+    with pytest.raises(RunError, match="must have format 3; got 99"):
         forecast(run)
     with pytest.raises(RunError, match=r"a run directory must hold manifest.json"):
         forecast(tmp_path)

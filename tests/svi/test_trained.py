@@ -70,7 +70,7 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path, run: Path) -> Non
 def test_another_format_is_refused(run: Path, written: Any) -> None:
     (run / "manifest.json").write_text(json.dumps(written))
     found = written.get("format") if isinstance(written, dict) else None
-    with pytest.raises(RunError, match=rf"must have format 2; got {found} at .* another version"):
+    with pytest.raises(RunError, match=rf"must have format 3; got {found} at .* another version"):
         SVIFit.load(run)
 
 

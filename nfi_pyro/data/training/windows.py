@@ -32,12 +32,22 @@ class PanelBatch:
         Position of each date among the `n_dates` dates that the plate counts.
     n_dates : int
         Size of the ``date`` plate; the block is a subsample of it.
+    exposures : Tensor, shape (block, asset, factor), optional
+        The panel's own exposures; 0 where missing. None where the panel has none.
     """
 
     features: Tensor
     tradable: Tensor
     date_index: Tensor
     n_dates: int
+    exposures: Tensor | None = None
+
+    @property
+    def given_exposures(self) -> Tensor:
+        """Exposures of each date, (block, asset, factor): the panel's own, else its features."""
+        if self.exposures is not None:
+            return self.exposures
+        return self.features[len(self.features) - len(self.tradable) :]
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,9 @@ class PanelWindows:
         Returns are divided by it (label unit per unit).
     device : torch.device or str
         Where the tensors live.
+    use_exposures : bool
+        Whether batches carry the panel's own exposures, where it has any: an asset then enters a
+        date only with all of them.
 
     Raises
     ------
@@ -87,6 +100,7 @@ class PanelWindows:
         transforms: TransformChain,
         return_scale: float,
         device: torch.device | str = "cpu",
+        use_exposures: bool = False,
     ) -> None:
         transforms.require_features(tuple(str(name) for name in panel["feature"].values))
         if panel.sizes["date"] < lags:
@@ -101,6 +115,12 @@ class PanelWindows:
         self.device = torch.device(device)
         self.rows = feature_rows(panel, transforms, device)
         self.present = self.rows.present
+        self.exposures: Tensor | None = None
+        if use_exposures and "exposures" in panel:
+            given = panel["exposures"].to_numpy().astype(np.float32)
+            known = np.isfinite(given)
+            self.present = self.present & known.all(axis=2)
+            self.exposures = torch.from_numpy(np.where(known, given, np.float32(0.0))).to(device)
         entered = panel["tradable"].values & _all_of_last(self.present, lags)
         returns = panel["forward_return"].values.astype(np.float64) / return_scale
         observed = np.isfinite(returns) & entered
@@ -140,6 +160,7 @@ class PanelWindows:
             tradable=self.entered[start:stop],
             date_index=torch.arange(start - span.start, stop - span.start, device=self.device),
             n_dates=span.stop - span.start,
+            exposures=None if self.exposures is None else self.exposures[start:stop],
         )
 
     def outcome(self, start: int, stop: int) -> Outcome:

@@ -1,0 +1,128 @@
+"""Mixture pricing as a Pyro model over plates of dates and assets, without latent factors."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nfi_pyro.data.training.windows import Outcome, PanelBatch
+from nfi_pyro.distributions.factor_mixture import FactorMixture
+from nfi_pyro.distributions.mixture import MixtureOfNormals
+from nfi_pyro.distributions.pricing import PricingFunction
+from nfi_pyro.distributions.sites import date_plate, observe_independent_returns, penalise
+from nfi_pyro.errors import SpecError
+from nfi_pyro.mixture_pricing.spec import MixturePricingSpec
+from nfi_pyro.nets.pricing import PricingNetwork, SpecificLaw
+from nfi_pyro.nets.standardise import standardise_cross_section
+
+
+@dataclass(frozen=True)
+class MixturePricingContext:
+    """What the network says about a batch; no return has entered.
+
+    Attributes
+    ----------
+    tradable : Tensor of bool, shape (date, asset)
+    exposures : Tensor, shape (date, asset, factor)
+        As the network saw them.
+    specific : SpecificLaw
+        Logits, loc and scale, (date, asset, component), standardised return units.
+    date_index, n_dates
+        As in `PanelBatch`.
+    """
+
+    tradable: Tensor
+    exposures: Tensor
+    specific: SpecificLaw
+    date_index: Tensor
+    n_dates: int
+
+
+class MixturePricing(nn.Module):
+    r"""``p(r | beta) = sum_k pi_k(beta) N(r | alpha(beta) + delta_k(beta), sigma_k(beta)^2)``.
+
+    One network for all assets and dates, given exposures, ``sum_k pi_k delta_k = 0`` (deck A,
+    lines 233-257: ``mu_k = alpha + delta_k``). There is no shared factor, so the law says nothing
+    about how assets depend on each other; a fit adds a Gaussian copula for that.
+
+    Parameters
+    ----------
+    spec : MixturePricingSpec
+        With `n_exposures` given.
+    seed : int
+        Of the initial weights; the global generator is left as it was.
+
+    Raises
+    ------
+    SpecError
+        If ``spec.n_exposures`` is None.
+    """
+
+    name = "mixture_pricing"
+    uses_exposures = True
+
+    def __init__(self, spec: MixturePricingSpec, *, seed: int = 0) -> None:
+        super().__init__()
+        if spec.n_exposures is None:
+            raise SpecError(
+                "spec.n_exposures must be the panel's number of exposures; got None. Set it, for "
+                "example to panel.sizes['feature'] where features are the exposures."
+            )
+        self.spec = spec
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = PricingNetwork(
+                spec.n_exposures,
+                hidden_size=spec.hidden_size,
+                n_layers=spec.n_layers,
+                n_components=spec.n_components,
+                activation=spec.activation,
+                scale_floor=spec.scale_floor,
+                linear=spec.linear,
+            )
+
+    def context(self, batch: PanelBatch) -> MixturePricingContext:
+        """Return what the network says about the dates of `batch`."""
+        exposures = batch.given_exposures
+        if self.spec.standardise:
+            exposures = standardise_cross_section(exposures, batch.tradable)
+        return MixturePricingContext(
+            tradable=batch.tradable,
+            exposures=exposures,
+            specific=self.network(exposures),
+            date_index=batch.date_index,
+            n_dates=batch.n_dates,
+        )
+
+    def law(self, context: MixturePricingContext) -> FactorMixture:
+        """Return the returns' law; it has no factor."""
+        none = context.exposures[..., :0]
+        return FactorMixture(*context.specific, none, none[:, 0], none[:, 0])
+
+    def model(self, context: MixturePricingContext, outcome: Outcome | None = None) -> None:
+        """Pyro model: site ``forward_return`` in plates ``date`` and ``asset``.
+
+        Without an outcome the returns are drawn.
+        """
+        value = None if outcome is None else outcome.forward_return
+        mask = context.tradable if outcome is None else outcome.observed
+        with date_plate(context.date_index, context.n_dates):
+            law = MixtureOfNormals(*context.specific, validate_args=False)
+            observe_independent_returns(law, value, mask)
+            if self.spec.penalty.active:
+                size = self.spec.penalty.evaluate(
+                    self.network.alpha, context.exposures, context.tradable
+                )
+                penalise(size, mask)
+
+    def guide(self, context: MixturePricingContext, outcome: Outcome) -> None:
+        """Pyro guide: nothing is latent."""
+
+    def pricing(self, context: MixturePricingContext, position: int) -> PricingFunction:
+        """Return the law as a function of exposure; the same on every date."""
+        none = context.exposures.new_zeros(0)
+        return PricingFunction(self.network, self.network.alpha.jet, none, none, "none")
+
+    def exposures(self, context: MixturePricingContext) -> Tensor:
+        """Return the exposures that `pricing` takes, (date, asset, factor)."""
+        return context.exposures

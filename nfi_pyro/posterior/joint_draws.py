@@ -1,0 +1,153 @@
+"""Joint draws of one date's returns: through shared factors, or through a Gaussian copula."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.special import ndtr
+
+from nfi_pyro.distributions.quantiles import solve_quantile
+
+_REACH = 6.0  # standard normal scores that the quantile table spans
+_POINTS = 769  # of the table, evenly spaced
+
+
+@dataclass(frozen=True)
+class FactorDraws:
+    """Returns whose assets share normal factors, and are mixtures of normals given those.
+
+    Attributes
+    ----------
+    beta : ndarray, shape (asset, factor)
+    factor_loc, factor_scale : ndarray, shape (factor,)
+    weight, specific_loc, specific_scale : ndarray, shape (asset, component)
+        Mixture of each asset's own part.
+    """
+
+    beta: np.ndarray
+    factor_loc: np.ndarray
+    factor_scale: np.ndarray
+    weight: np.ndarray
+    specific_loc: np.ndarray
+    specific_scale: np.ndarray
+
+    @classmethod
+    def from_day(cls, day: xr.Dataset) -> "FactorDraws":
+        """Return the sampler of one date of a forecast whose dependence is ``factor``."""
+        kept = day["entered"].values
+        names = ("weight", "loc", "scale", "beta")
+        weight, loc, scale, beta = (day[name].values[kept].astype(np.float64) for name in names)
+        factor_loc = day["factor_loc"].values.astype(np.float64)
+        factor_scale = day["factor_scale"].values.astype(np.float64)
+        if weight.shape[1] == 1:
+            variance = day["specific_variance"].values[kept, None].astype(np.float64)
+        else:  # the marginal components hold the factors; what is left is the asset's own part
+            shared = np.square(beta) @ np.square(factor_scale)
+            variance = np.square(scale) - shared[:, None]
+        specific_loc = loc - (beta @ factor_loc)[:, None]
+        specific_scale = np.sqrt(np.maximum(variance, 0.0))
+        return cls(beta, factor_loc, factor_scale, weight, specific_loc, specific_scale)
+
+    @property
+    def specific_mean(self) -> np.ndarray:
+        """Mean of each asset's own part, shape (asset,)."""
+        return (self.weight * self.specific_loc).sum(1)
+
+    @property
+    def specific_variances(self) -> np.ndarray:
+        """Variance of each asset's own part, shape (asset,)."""
+        gap = self.specific_loc - self.specific_mean[:, None]
+        return (self.weight * (np.square(self.specific_scale) + np.square(gap))).sum(1)
+
+    def draw(self, draws: int, generator: np.random.Generator) -> np.ndarray:
+        """Return joint draws, shape (draw, asset)."""
+        n_assets, n_factors = self.beta.shape
+        z = self.factor_loc + self.factor_scale * generator.standard_normal((draws, n_factors))
+        cumulative = np.cumsum(self.weight, axis=1)
+        uniform = generator.random((draws, n_assets, 1))
+        which = np.minimum((uniform > cumulative).sum(-1), self.weight.shape[1] - 1)
+        asset = np.arange(n_assets)
+        noise = generator.standard_normal((draws, n_assets))
+        own = self.specific_loc[asset, which] + self.specific_scale[asset, which] * noise
+        return z @ self.beta.T + own
+
+
+@dataclass(frozen=True)
+class CopulaDraws:
+    r"""Returns with given marginal laws, joined by a low-rank Gaussian copula.
+
+    ``r_i = Q_i(u_i)`` with ``u_i = loading_i . f + sqrt(1 - |loading_i|^2) e_i`` standard normal
+    and Q_i the quantile function of the asset at the probability of u. Its covariance has the
+    expansion ``Cov(r_i, r_j) = sum_n c_ni c_nj rho_ij^n / n!`` with Hermite coefficients c; what
+    is reported as `beta` and `specific_variances` is its first term, exact for normal marginals.
+
+    Attributes
+    ----------
+    loading : ndarray, shape (asset, column)
+    table : ndarray, shape (asset, point)
+        Quantiles at evenly spaced scores.
+    mean, variance : ndarray, shape (asset,)
+        Of each marginal law, exact.
+    """
+
+    loading: np.ndarray
+    table: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def from_day(cls, day: xr.Dataset) -> "CopulaDraws":
+        """Return the sampler of one date of a forecast whose dependence is ``copula``."""
+        kept = day["entered"].values
+        names = ("weight", "loc", "scale", "copula_loading")
+        weight, loc, scale, loading = (
+            day[name].values[kept].astype(np.float64) for name in names
+        )
+        mean = (weight * loc).sum(1)
+        spread = np.square(scale) + np.square(loc - mean[:, None])
+        shape = (len(loc), _POINTS, loc.shape[1])
+        level = torch.from_numpy(ndtr(np.linspace(-_REACH, _REACH, _POINTS)))
+        law = (torch.from_numpy(v)[:, None].expand(shape) for v in (np.log(weight), loc, scale))
+        table = solve_quantile(*law, level.expand(shape[:2])).numpy()
+        return cls(loading, table, mean, (weight * spread).sum(1))
+
+    @property
+    def beta(self) -> np.ndarray:
+        """First-order loadings, decimal return per standard normal, shape (asset, column)."""
+        score = np.linspace(-_REACH, _REACH, _POINTS)
+        density = np.exp(-0.5 * np.square(score))
+        return self.loading * (self.table @ (score * density / density.sum()))[:, None]
+
+    @property
+    def factor_loc(self) -> np.ndarray:
+        """Zeros, shape (column,)."""
+        return np.zeros(self.loading.shape[1])
+
+    @property
+    def factor_scale(self) -> np.ndarray:
+        """Ones, shape (column,)."""
+        return np.ones(self.loading.shape[1])
+
+    @property
+    def specific_mean(self) -> np.ndarray:
+        """Mean of each asset, shape (asset,): the shared part has none."""
+        return self.mean
+
+    @property
+    def specific_variances(self) -> np.ndarray:
+        """Variance that the first-order loadings leave to each asset, shape (asset,)."""
+        return self.variance - np.square(self.beta).sum(1)
+
+    def draw(self, draws: int, generator: np.random.Generator) -> np.ndarray:
+        """Return joint draws, shape (draw, asset); quantiles are interpolated in the table."""
+        n_assets, n_columns = self.loading.shape
+        own = np.sqrt(np.maximum(1.0 - np.square(self.loading).sum(1), 0.0))
+        score = generator.standard_normal((draws, n_columns)) @ self.loading.T
+        score += own * generator.standard_normal((draws, n_assets))
+        place = (score + _REACH) * ((_POINTS - 1) / (2.0 * _REACH))
+        left = np.clip(place.astype(np.int64), 0, _POINTS - 2)
+        share = place - left  # beyond the table, the line through its last two points
+        asset = np.arange(n_assets)
+        low = self.table[asset, left]
+        return low + share * (self.table[asset, left + 1] - low)
