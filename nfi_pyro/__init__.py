@@ -8,9 +8,14 @@ if TYPE_CHECKING:
     from nfi_pyro.data import build_panel, check_panel, embedded_prices, read_prices
     from nfi_pyro.distributions import FactorMixture, MixtureOfNormals
     from nfi_pyro.factor_vae import FactorVAE, FactorVAESpec
+    from nfi_pyro.linear_factor import LinearFactor, LinearFactorSpec
+    from nfi_pyro.mixture_pricing import MixturePricing, MixturePricingSpec
+    from nfi_pyro.neural_factor import NeuralFactor, NeuralFactorSpec
+    from nfi_pyro.nfi import NFI, NFISpec
     from nfi_pyro.posterior import (
         ReturnForecast,
         forecast,
+        pricing_law,
         sample_posterior,
         to_inference_data,
     )
@@ -30,8 +35,17 @@ _HOMES = {
     "MixtureOfNormals": "nfi_pyro.distributions",
     "FactorVAE": "nfi_pyro.factor_vae",
     "FactorVAESpec": "nfi_pyro.factor_vae",
+    "LinearFactor": "nfi_pyro.linear_factor",
+    "LinearFactorSpec": "nfi_pyro.linear_factor",
+    "MixturePricing": "nfi_pyro.mixture_pricing",
+    "MixturePricingSpec": "nfi_pyro.mixture_pricing",
+    "NFI": "nfi_pyro.nfi",
+    "NFISpec": "nfi_pyro.nfi",
+    "NeuralFactor": "nfi_pyro.neural_factor",
+    "NeuralFactorSpec": "nfi_pyro.neural_factor",
     "ReturnForecast": "nfi_pyro.posterior",
     "forecast": "nfi_pyro.posterior",
+    "pricing_law": "nfi_pyro.posterior",
     "sample_posterior": "nfi_pyro.posterior",
     "to_inference_data": "nfi_pyro.posterior",
     "SVIConfig": "nfi_pyro.svi",
@@ -40,10 +54,18 @@ _HOMES = {
 }
 
 __all__ = [
+    "NFI",
     "FactorMixture",
     "FactorVAE",
     "FactorVAESpec",
+    "LinearFactor",
+    "LinearFactorSpec",
     "MixtureOfNormals",
+    "MixturePricing",
+    "MixturePricingSpec",
+    "NFISpec",
+    "NeuralFactor",
+    "NeuralFactorSpec",
     "ReturnForecast",
     "SVIConfig",
     "SVIFit",
@@ -53,6 +75,7 @@ __all__ = [
     "embedded_prices",
     "fit_svi",
     "forecast",
+    "pricing_law",
     "read_prices",
     "sample_posterior",
     "to_inference_data",

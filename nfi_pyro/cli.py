@@ -1,4 +1,4 @@
-"""The `nfi` command: five verbs, each a function of the same name in `nfi_pyro.commands`."""
+"""The `nfi` command: verbs, each a function of the same name in `nfi_pyro.commands`."""
 
 # Commands are imported when they run: help must not wait for torch.
 import sys
@@ -115,23 +115,59 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
 
 
 @app.command()
+def synthesise(
+    method: Annotated[str, typer.Argument(help="pca, ppca or vae.")],
+    panel: Annotated[Path, typer.Option(help="Panel that `nfi panel` wrote.")],
+    out: Annotated[Path, typer.Option(help="Directory of the exposure run to write.")],
+    factors: Annotated[
+        str | None, typer.Option(help="A number, or auto: by evidence on validation dates.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="Of pca: pooled (default), expanding or per_date.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, batches and draws.")] = 0,
+    spec: Annotated[
+        Path | None, typer.Option(help="TOML of all options, or a file of `nfi fit` for its split.")
+    ] = None,
+) -> None:
+    """Turn many features into a few exposures, learnt on training dates; see `fit --exposures`."""
+    from nfi_pyro.commands.synthesising import describe_synthesis
+    from nfi_pyro.commands.synthesising import synthesise as synthesise_run
+
+    found = synthesise_run(method, panel, out, factors=factors, mode=mode, seed=seed, spec=spec)
+    typer.echo(f"{describe_synthesis(found)}\nrun       {out}")
+
+
+@app.command()
 def fit(
     spec: Annotated[str, typer.Argument(help="Spec file (TOML), or a model's name: factor_vae.")],
     panel: Annotated[Path, typer.Option(help="Panel that `nfi panel` wrote.")],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
+    exposures: Annotated[
+        Path | None, typer.Option(help="Run of `nfi synthesise`: price its scores.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, blocks and draws.")] = 0,
     threads: Annotated[int | None, typer.Option(help="Of torch; default: torch's choice.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
     """Fit a model to a panel by SVI; Ctrl-C keeps the best state, --resume goes on."""
+    from nfi_pyro.commands.exposure_run import describe_given
     from nfi_pyro.commands.fitting import fit as fit_run
 
     trained = fit_run(
-        spec, panel, out, seed=seed, resume=resume, threads=threads, progress=progress
+        spec,
+        panel,
+        out,
+        exposures=exposures,
+        seed=seed,
+        resume=resume,
+        threads=threads,
+        progress=progress,
     )
     history = trained.history
-    lines = [f"status    {trained.status} after {history.sizes['epoch']} epochs"]
+    lines = describe_given(trained.provenance["exposures"]) if exposures else []
+    lines.append(f"status    {trained.status} after {history.sizes['epoch']} epochs")
     best = int(history.attrs["best_epoch"])
     if best:
         score = float(history["validation_log_score"].sel(epoch=best))
@@ -185,6 +221,25 @@ def report(
     from nfi_pyro.commands.reporting import report as report_run
 
     typer.echo(f"report    {report_run(run, out, weights=weights, span=span, panel=panel)}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories of one panel and label.")],
+    span: Annotated[
+        str | None,
+        typer.Option(help="validation or test; default: test where all have one. Open it once."),
+    ] = None,
+    panel: PanelOption = None,
+    out: Annotated[Path | None, typer.Option(help="CSV of the whole table.")] = None,
+) -> None:
+    """Rank runs by log score and CRPS on the same cells, with errors of the differences."""
+    from nfi_pyro.commands.comparing import compare as compare_runs
+    from nfi_pyro.commands.comparison_text import describe_comparison
+
+    typer.echo(describe_comparison(compare_runs(runs, span=span, panel=panel, out=out)))
+    if out is not None:
+        typer.echo(f"\ntable     {out}")
 
 
 def main() -> None:

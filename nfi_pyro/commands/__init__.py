@@ -4,21 +4,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nfi_pyro.commands.comparing import compare
     from nfi_pyro.commands.demonstration import demo
     from nfi_pyro.commands.fitting import fit
     from nfi_pyro.commands.predicting import forecast
     from nfi_pyro.commands.preparing import panel
     from nfi_pyro.commands.reporting import report
+    from nfi_pyro.commands.synthesising import synthesise
 
 _HOMES = {
+    "compare": "nfi_pyro.commands.comparing",
     "demo": "nfi_pyro.commands.demonstration",
     "fit": "nfi_pyro.commands.fitting",
     "forecast": "nfi_pyro.commands.predicting",
     "panel": "nfi_pyro.commands.preparing",
     "report": "nfi_pyro.commands.reporting",
+    "synthesise": "nfi_pyro.commands.synthesising",
 }
 
-__all__ = ["demo", "fit", "forecast", "panel", "report"]
+__all__ = ["compare", "demo", "fit", "forecast", "panel", "report", "synthesise"]
 
 
 def __getattr__(name: str) -> object:

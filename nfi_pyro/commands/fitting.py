@@ -4,15 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nfi_pyro.catalogue import find_model
+from nfi_pyro.commands.exposure_run import ExposureRun
 from nfi_pyro.commands.run_directory import FORECAST, POSTERIOR, RunDirectory
 from nfi_pyro.commands.settings import FitSettings, read_settings
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.splits import DateSplit
-from nfi_pyro.data.store.digests import panel_hash
+from nfi_pyro.data.store.digests import exposures_hash, panel_hash
 from nfi_pyro.data.store.storage import read_panel
 from nfi_pyro.errors import NfiError, RunError, SpecError
 from nfi_pyro.posterior.arviz_bridge import to_inference_data, write_inference_data
@@ -29,6 +31,7 @@ def fit(
     panel: str | Path,
     out: str | Path,
     *,
+    exposures: str | Path | None = None,
     seed: int = 0,
     resume: bool = False,
     threads: int | None = None,
@@ -44,6 +47,9 @@ def fit(
         The zarr folder that `panel` wrote.
     out : path
         Run directory: fit, history, posterior and forecasts of every date with a full window.
+    exposures : path, optional
+        The run of `synthesise` whose scores the model prices, instead of the panel's features.
+        `out` keeps a copy, with which `forecast` and `report` score any panel by themselves.
     seed : int
         Of weights, block order and posterior draws.
     resume : bool
@@ -61,16 +67,20 @@ def fit(
         Each names the place and the fix; a checkpoint written before stays readable.
     """
     settings = spec if isinstance(spec, FitSettings) else read_settings(spec)
+    given = None if exposures is None else _exposures_for(settings, exposures)
     data = read_panel(panel)
-    settings = settings.for_features(data.sizes["feature"])
     run = RunDirectory(Path(out))
     run.claim(resume=resume)
     try:
         split = settings.split.resolve(data["date"].values, dict(data["forward_return"].attrs))
-        done = _finished(run, data, settings, split, seed) if resume else None
-        if done is not None:
-            return done
         with torch_threads(threads):
+            if given is not None:
+                given.require_earlier(split)
+                data = given.attach(data)
+            settings = settings.for_panel(data)
+            done = _finished(run, data, settings, split, seed) if resume else None
+            if done is not None:
+                return done
             trained = fit_svi(
                 find_model(settings.model).model_class()(settings.spec),
                 data,
@@ -86,10 +96,24 @@ def fit(
     trained = replace(trained, config=settings.svi)
     trained.save(run.path)
     run.write_run(Path(panel))
+    if given is not None:
+        run.write_exposures(given)
     write_posterior(run, trained, data, seed=seed)
     if trained.status != "interrupted":
         run.checkpoint.unlink(missing_ok=True)
     return trained
+
+
+def _exposures_for(settings: FitSettings, place: str | Path) -> ExposureRun:
+    """Return the exposure run at `place`, if the model takes given exposures."""
+    model: Any = find_model(settings.model).model_class()
+    if not model.uses_exposures:
+        raise SpecError(
+            f"--exposures must go with a model of given exposures; got {settings.model}, which "
+            "learns its own from the features. Leave --exposures out, or fit linear_factor, "
+            "mixture_pricing or neural_factor."
+        )
+    return ExposureRun.load(place)
 
 
 @contextmanager
@@ -125,6 +149,17 @@ def write_posterior(run: RunDirectory, trained: SVIFit, data: Panel, *, seed: in
     run.record(FORECAST, POSTERIOR)
 
 
+def _same_exposures(trained: SVIFit, data: Panel) -> bool:
+    """Return whether the exposures of a panel are those of a fit."""
+    if not trained.model.uses_exposures:
+        return True
+    attrs = data["exposures"].attrs if "exposures" in data else {}
+    run = trained.provenance["exposures"].get("run")
+    if run is not None or "run" in attrs:
+        return run == attrs.get("run")
+    return trained.provenance.get("exposures_hash", "") == exposures_hash(data)
+
+
 def _finished(
     run: RunDirectory, data: Panel, settings: FitSettings, split: DateSplit, seed: int
 ) -> SVIFit | None:
@@ -140,6 +175,7 @@ def _finished(
         == settings.svi.model_dump(exclude={"progress"}),
         "split": trained.split == split,
         "seed": trained.seed == seed,
+        "exposure run": _same_exposures(trained, data),
     }
     if not all(same.values()):
         other = ", ".join(name for name, equal in same.items() if not equal)

@@ -54,16 +54,23 @@ def forecast(
 
 
 def open_panel(folder: RunDirectory, panel: str | Path | None) -> Panel:
-    """Return the panel given, or the one the run was made from."""
+    """Return the panel given, or the one the run was made from, with the run's exposures if any.
+
+    A run that was given exposures holds their model: its scores are computed anew, for any panel.
+    """
+    exposures = folder.load_exposures()
     if panel is not None:
-        return read_panel(panel)
-    place = folder.panel_path()
-    try:
-        return read_panel(place)
-    except NfiError as error:
-        raise RunError(
-            f"the run's panel must be where it was; got {error} Pass --panel with its new place."
-        ) from error
+        data = read_panel(panel)
+    else:
+        place = folder.panel_path()
+        try:
+            data = read_panel(place)
+        except NfiError as error:
+            raise RunError(
+                f"the run's panel must be where it was; got {error} Pass --panel with its new "
+                "place."
+            ) from error
+    return data if exposures is None else exposures.attach(data)
 
 
 def last_date_table(laws: ReturnForecast) -> pd.DataFrame:

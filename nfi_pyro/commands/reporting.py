@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nfi_pyro.commands.evaluation import Evaluation, evaluate
+from nfi_pyro.commands.evaluation import (
+    KNOWN_IN_TRAINING,
+    Evaluation,
+    evaluate,
+    evaluation_span,
+)
 from nfi_pyro.commands.predicting import open_panel
 from nfi_pyro.commands.run_directory import POSTERIOR, RunDirectory, describe_provenance
 from nfi_pyro.data.checks.quality import DropLedger
@@ -14,17 +19,21 @@ from nfi_pyro.data.labels import describe_label
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.splits import DateSpan
 from nfi_pyro.data.store.digests import panel_hash
-from nfi_pyro.errors import RunError, SpecError
+from nfi_pyro.errors import RunError
 from nfi_pyro.portfolio.risk import equal_weights, portfolio_risk
 from nfi_pyro.portfolio.weights import read_weights
 from nfi_pyro.posterior.arviz_bridge import read_inference_data
+from nfi_pyro.posterior.exposure_pricing import pricing_law
+from nfi_pyro.posterior.forecasting import COPULA
 from nfi_pyro.posterior.return_forecast import ReturnForecast
 from nfi_pyro.rendering.contents import ReportContents
 from nfi_pyro.rendering.html import render_report
 from nfi_pyro.svi.checkpoint import make_folder, write_atomically
+from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit
 
 LEVELS = (0.95, 0.99)
+MOMENTS = ("prior_loc", "prior_scale", "posterior_loc", "posterior_scale")
 
 
 def report(
@@ -84,9 +93,10 @@ def collect(
             f"the run's forecasts must be of the panel that is reported on; got another panel for "
             f"{folder.path}. Run `nfi forecast {folder.path} --panel PANEL` first."
         )
-    name, dates = _evaluation_span(fit, span)
+    name, dates = evaluation_span(fit, span)
     result = evaluate(fit, laws, data, dates)
     moments = read_inference_data(folder.verified(POSTERIOR)).constant_data
+    day, prices = laws.on(), _prices(fit, data, laws)
     book = equal_weights(laws) if weights is None else read_weights(weights)
     return ReportContents(
         title=title or f"Risk report: {fit.provenance['model']} on {data.attrs['source']}",
@@ -98,8 +108,11 @@ def collect(
         information_coefficient=result.information_coefficient,
         calibration=result.calibration,
         scores=result.scores,
-        factors=moments[["prior_loc", "prior_scale", "posterior_loc", "posterior_scale"]],
-        exposures=laws.on()["beta"].dropna("asset").reset_coords(drop=True),
+        factors=_factors(moments),
+        exposures=_exposures(day, prices),
+        exposures_are_given=fit.model.uses_exposures,
+        copula_loading=_of_assets(day[COPULA]) if COPULA in day else None,
+        pricing=prices,
         risks=asset_risks(laws),
         portfolio=portfolio_risk(laws, book, levels=LEVELS),
         portfolio_name="equal weight" if weights is None else Path(weights).name,
@@ -110,17 +123,19 @@ def collect(
 def asset_risks(laws: ReturnForecast) -> pd.DataFrame:
     """Return the predictive risk of each asset on the last date, largest deviation first.
 
-    Columns mean, standard_deviation, specific_share (of variance), value_at_risk and
-    expected_shortfall at 95 and 99 percent; decimal returns, losses positive.
+    Columns mean, standard_deviation, specific_share (of variance; under a copula what it does not
+    share, to first order), value_at_risk and expected_shortfall at 95 and 99 percent; decimal
+    returns, losses positive.
     """
     day = laws.on()
     kept = np.flatnonzero(day["entered"].values)
     last = ReturnForecast(laws.data.isel(date=[-1], asset=kept))
+    specific = last.covariance().specific_variance
     table = pd.DataFrame(
         {
             "mean": last.mean.values[0],
             "standard_deviation": last.standard_deviation.values[0],
-            "specific_share": day["specific_variance"].values[kept] / last.variance.values[0],
+            "specific_share": specific / last.variance.values[0],
             **{
                 f"value_at_risk_{level:.0%}"[:-1]: last.value_at_risk(level).values[0]
                 for level in LEVELS
@@ -135,27 +150,39 @@ def asset_risks(laws: ReturnForecast) -> pd.DataFrame:
     return table.sort_values("standard_deviation", ascending=False)
 
 
-def _evaluation_span(fit: SVIFit, span: str | None) -> tuple[str, DateSpan]:
-    """Return the name and dates of the span to evaluate."""
-    spans = {"test": fit.split.test, "validation": fit.split.validation}
-    name = span or ("test" if fit.split.test is not None else "validation")
-    if name not in spans:
-        raise SpecError(f"span must be test or validation; got {name!r}. Use one of them.")
-    dates = spans[name]
-    if dates is None:
-        raise SpecError(
-            "a test span must be in the run's split to be evaluated; got none. Use "
-            "--span validation, or fit with a test span."
-        )
-    return name, dates
+def _prices(fit: SVIFit, panel: Panel, laws: ReturnForecast) -> xr.Dataset | None:
+    """Return the pricing law of the forecast date, or None where hidden features are priced."""
+    if not isinstance(fit.model, ExposurePricing):
+        return None
+    return pricing_law(fit, panel, laws.data["date"].values[-1]).evaluate()
+
+
+def _factors(constants: xr.Dataset) -> xr.Dataset | None:
+    """Return the factors' moments of the dates with an outcome, or None without factors.
+
+    On a date without one the posterior is the prior, and shows nothing.
+    """
+    if MOMENTS[0] not in constants:
+        return None
+    seen = constants["observed"].values.astype(bool).any(axis=1)
+    return constants[list(MOMENTS)].isel(date=seen)
+
+
+def _exposures(day: xr.Dataset, prices: xr.Dataset | None) -> xr.DataArray:
+    """Return the loadings on the factors; without factors, the exposures that are priced."""
+    if "beta" in day or prices is None:
+        return _of_assets(day["beta"])
+    return prices["beta"].reset_coords(drop=True)
+
+
+def _of_assets(values: xr.DataArray) -> xr.DataArray:
+    """Return the rows of the assets that have a forecast."""
+    return values.dropna("asset").reset_coords(drop=True)
 
 
 def _describe_span(name: str, dates: DateSpan, result: Evaluation) -> str:
     """Return which dates were evaluated and what training knew of them."""
-    seen = {
-        "test": "not used in training or early stopping",
-        "validation": "not trained on, but used to stop training: slightly optimistic",
-    }[name]
+    seen = KNOWN_IN_TRAINING[name]
     n_dates = result.information_coefficient.n_dates
     return f"{name} dates {dates.first} to {dates.last} ({n_dates} with a Rank IC), {seen}"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nfi_pyro.commands.exposure_run import ExposureRun, describe_lineage
 from nfi_pyro.errors import RunError
 from nfi_pyro.posterior.return_forecast import ReturnForecast
 from nfi_pyro.svi.checkpoint import MANIFEST, make_folder, read_json, verify_file, write_json
@@ -14,6 +15,8 @@ CHECKPOINT = "checkpoint.bin"
 POSTERIOR = "posterior.nc"
 FORECAST = "forecast.nc"
 RUN = "run.json"
+EXPOSURES = "exposures"
+_EXPOSURE_MANIFEST = f"{EXPOSURES}/{MANIFEST}"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class RunDirectory:
     ``weights.safetensors`` and ``history.nc`` are the fit; ``posterior.nc`` is its
     InferenceData, ``forecast.nc`` its forecasts, ``run.json`` where the panel lies,
     ``manifest.json`` the digest of each, ``checkpoint.bin`` the state of an unfinished fit.
+    ``exposures/`` is a copy of the exposure run that the fit was given, where there was one.
     """
 
     path: Path
@@ -64,14 +68,27 @@ class RunDirectory:
         write_json(self.path / RUN, {"panel": str(panel.resolve())})
         self.record(RUN)
 
+    def write_exposures(self, exposures: ExposureRun) -> None:
+        """Keep a copy of the exposure run that the fit was given."""
+        exposures.save(self.path / EXPOSURES)
+        self.record(_EXPOSURE_MANIFEST)
+
+    def load_exposures(self) -> ExposureRun | None:
+        """Return the exposure run that the fit was given; None where there was none."""
+        if _EXPOSURE_MANIFEST not in read_manifest(self.path):
+            return None
+        self.verified(_EXPOSURE_MANIFEST)
+        return ExposureRun.load(self.path / EXPOSURES)
+
     def record(self, *names: str) -> None:
         """Add files to the manifest."""
         update_manifest(self.path, *names)
 
-    def claim(self, *, resume: bool) -> None:
+    def claim(self, *, resume: bool, resumable: bool = True) -> None:
         """Make the folder, and refuse to overwrite what something else left there.
 
         Resuming what has not begun begins it: a fit may have ended before its first epoch.
+        Without `resumable` the error does not speak of resuming.
 
         Raises
         ------
@@ -84,7 +101,8 @@ class RunDirectory:
             if resume:
                 return
             state = "an unfinished fit" if self.checkpoint.exists() else "a finished run"
-            fix = "Choose another --out, pass --resume to go on, or delete the folder."
+            go_on = ", pass --resume to go on," if resumable else ""
+            fix = f"Choose another --out{go_on} or delete the folder."
         elif any(self.path.glob("[!.]*")):
             state, fix = "other files", "Choose another --out."
         else:
@@ -106,6 +124,7 @@ def describe_provenance(fit: SVIFit) -> dict[str, dict[str, str]]:
     split = {name: p["split"][name] for name in ("train", "validation", "test")}
     spans = {name: f"{span['first']} to {span['last']}" for name, span in split.items() if span}
     spec = {key: str(value) for key, value in p["spec"].items()}
+    given = p.get("exposures", {})
     training = {key: str(value) for key, value in p["config"].items()}
     training |= {
         "status": fit.status,
@@ -129,6 +148,7 @@ def describe_provenance(fit: SVIFit) -> dict[str, dict[str, str]]:
             "training standard deviation of returns": f"{fit.return_scale:.4%}",
         },
         "Model": {"name": p["model"], **spec, "parameters": f"{p['n_parameters']:,}"},
+        **({"Exposures": describe_lineage(given)} if "run" in given else {}),
         "Training": training,
         "Versions": {
             **p["versions"],

@@ -91,17 +91,28 @@ def read_settings(spec: str | Path) -> FitSettings:
     """
     if str(spec) in MODELS:
         return make_settings({"model": str(spec)}, where=f"the defaults of {spec}")
-    path = Path(spec)
+    content = read_toml(spec, f"a spec must be a TOML file or one of {', '.join(sorted(MODELS))}")
+    return make_settings(content, where=str(spec))
+
+
+def read_toml(place: str | Path, rule: str) -> dict[str, Any]:
+    """Return the tables of a TOML file; `rule` begins the error where there is none.
+
+    Raises
+    ------
+    SpecError
+        If the file is missing or does not parse.
+    """
+    path = Path(place)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(
-            f"a spec must be a TOML file or one of {', '.join(sorted(MODELS))}; got {spec} "
+            f"{rule}; got {place} "
             f"({error.strerror if isinstance(error, OSError) else error}). Check the path."
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{path} must be valid TOML; got {error}. Correct that line.") from error
-    return make_settings(content, where=str(path))
 
 
 def make_settings(content: dict[str, Any], *, where: str) -> FitSettings:
@@ -119,13 +130,13 @@ def make_settings(content: dict[str, Any], *, where: str) -> FitSettings:
     entry = find_model(str(content["model"]))
     return FitSettings(
         model=str(content["model"]),
-        spec=_validated(entry.spec_class(), content, "spec", where),
-        svi=_validated(SVIConfig, content, "svi", where),
-        split=_validated(SplitSettings, content, "split", where),
+        spec=validated(entry.spec_class(), content, "spec", where),
+        svi=validated(SVIConfig, content, "svi", where),
+        split=validated(SplitSettings, content, "split", where),
     )
 
 
-def _validated(kind: type[Any], content: dict[str, Any], section: str, where: str) -> Any:
+def validated(kind: type[Any], content: dict[str, Any], section: str, where: str) -> Any:
     """Return one section as its class, with pydantic's findings in our words."""
     try:
         return kind.model_validate(content.get(section, {}))

@@ -4,12 +4,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import xarray as xr
-from scipy.special import gammaln, ndtr
+from scipy.special import gammaln, logsumexp, ndtr
 
 from nfi_pyro.dims import ASSET, DATE, FACTOR
 from nfi_pyro.errors import PanelError, ShapeError, SpecError, name_places
 
+Date = str | np.datetime64 | pd.Timestamp
+ASSET_OTHER = "asset_other"
 _LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
@@ -18,8 +21,8 @@ class SimulationTruth:
     """The true law of a simulated panel, date by date.
 
     Given the features of a date, ``y = alpha + beta z + noise`` with ``z ~ N(factor_loc,
-    diag(factor_scale^2))`` shared by the assets of the date and noise of standard deviation
-    `specific_scale`, independent over assets and dates.
+    diag(factor_scale^2))`` shared by the assets of the date and noise of mean 0 and standard
+    deviation `specific_scale`, independent over assets and dates.
 
     Attributes
     ----------
@@ -30,7 +33,9 @@ class SimulationTruth:
         turbulent state. All but `z` are fixed by what is known at the close of `date`. `alpha`,
         `beta` and `specific_scale` are NaN where the asset is not tradable. The coefficients
         behind them: `alpha_weight` (feature), `beta_intercept` (factor), `beta_weight`
-        (factor, feature), `specific_weight` (feature).
+        (factor, feature), `specific_weight` (feature). Where alpha is a function of the exposures,
+        its gradient `alpha_gradient` (date, asset, factor). Where the noise is a mixture of a core
+        and a tail, `noise_weight`, `noise_loc`, `noise_scale` (date, asset, component).
     tail_dof : float or None
         Degrees of freedom of the Student-t noise; None for Gaussian noise.
     """
@@ -51,6 +56,50 @@ class SimulationTruth:
         return total.transpose(DATE, ASSET).rename("variance")
 
     @property
+    def jacobian(self) -> xr.DataArray:
+        """Factor returns ``g = grad alpha(beta) + factor_loc``, decimal, `(date, asset, factor)`.
+
+        The gradient of `mean` in an asset's exposures with the factors' law held; NaN if not
+        tradable.
+
+        Raises
+        ------
+        SpecError
+            If alpha is not a function of the exposures.
+        """
+        if "alpha_gradient" not in self.law:
+            raise SpecError(
+                "alpha must be a function of the exposures to have a gradient in them; got one of "
+                "the features. Simulate with alpha_form='exposures'."
+            )
+        total = self.law["alpha_gradient"] + self.law["factor_loc"]
+        return total.transpose(DATE, ASSET, FACTOR).rename("jacobian")
+
+    def covariance(self, date: Date) -> xr.DataArray:
+        """Return the covariance of the returns of `date`, `(asset, asset_other)`.
+
+        Decimal squared; rows and columns are the tradable assets.
+
+        Raises
+        ------
+        PanelError
+            If the simulation has no such date.
+        """
+        stamp = pd.Timestamp(date)
+        if stamp not in self.law.indexes[DATE]:
+            raise PanelError(
+                f"date must be one of the simulated panel's; got {stamp.date()} at covariance. "
+                "Take it from panel['date']."
+            )
+        day = self.law.sel({DATE: stamp})
+        day = day.isel({ASSET: np.flatnonzero(day["specific_scale"].notnull())})
+        root = (day["beta"] * day["factor_scale"]).transpose(ASSET, FACTOR).to_numpy()
+        total = root @ root.T + np.diag(day["specific_scale"].to_numpy() ** 2)
+        labels = day[ASSET].to_numpy()
+        coords = {ASSET: labels, ASSET_OTHER: labels}
+        return xr.DataArray(total, coords=coords, dims=(ASSET, ASSET_OTHER), name="covariance")
+
+    @property
     def _factor_variance(self) -> xr.DataArray:
         scaled = self.law["beta"] * self.law["factor_scale"]
         return (scaled**2).sum(FACTOR, skipna=False).transpose(DATE, ASSET)
@@ -58,11 +107,11 @@ class SimulationTruth:
     def log_density(self, forward_return: xr.DataArray, *, unit_scale: float = 1.0) -> xr.DataArray:
         """Return the log density of each observed return under its true marginal law.
 
-        Gaussian noise has a closed form. Student-t noise is a Gaussian whose variance is mixed
-        over a chi-square variable W, so the marginal is the one-dimensional integral of
-        ``N(y; mean, b'Sb + sigma^2 (dof - 2) / W)``; the trapezoidal rule in log W is accurate to
-        rounding whatever the share of the factors (Gauss-Hermite over b'z is not once the
-        factors are wider than the noise).
+        Gaussian noise and mixtures of normals have a closed form. Student-t noise is a Gaussian
+        whose variance is mixed over a chi-square variable W, so the marginal is the
+        one-dimensional integral of ``N(y; mean, b'Sb + sigma^2 (dof - 2) / W)``; the trapezoidal
+        rule in log W is accurate to rounding whatever the share of the factors (Gauss-Hermite
+        over b'z is not once the factors are wider than the noise).
 
         Parameters
         ----------
@@ -132,7 +181,13 @@ class SimulationTruth:
         factor_variance = self._factor_variance.sel(chosen).to_numpy()[observed]
         specific = self.law["specific_scale"].sel(chosen).to_numpy()[observed]
         out = np.full(returns.shape, np.nan)
-        if self.tail_dof is None:
+        if "noise_weight" in self.law:
+            noise = self.law[["noise_weight", "noise_loc", "noise_scale"]].sel(chosen)
+            parts = [noise[name].to_numpy()[observed] for name in noise]
+            out[observed] = _mixture_marginal(
+                residual[:, None], factor_variance[:, None], *parts, cumulative=cumulative
+            )
+        elif self.tail_dof is None:
             variance = factor_variance + specific**2
             out[observed] = (
                 ndtr(residual / np.sqrt(variance))
@@ -167,6 +222,25 @@ def _on_law(forward_return: xr.DataArray, law: xr.Dataset) -> xr.DataArray:
 def _normal_log_density(residual: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Return the log density of N(0, variance) at `residual`; same shapes."""
     return -0.5 * (_LOG_TWO_PI + np.log(variance) + residual**2 / variance)
+
+
+def _mixture_marginal(
+    residual: np.ndarray,
+    factor_variance: np.ndarray,
+    weight: np.ndarray,
+    loc: np.ndarray,
+    scale: np.ndarray,
+    *,
+    cumulative: bool,
+) -> np.ndarray:
+    """Return log density or distribution function, (cell,), of N(0, factor_variance) plus noise.
+
+    The noise is a mixture of normals (cell, component); the first two arguments are (cell, 1).
+    """
+    variance, gap = factor_variance + scale**2, residual - loc
+    if cumulative:
+        return (weight * ndtr(gap / np.sqrt(variance))).sum(axis=1)
+    return logsumexp(_normal_log_density(gap, variance), b=weight, axis=1)
 
 
 def _student_marginal(

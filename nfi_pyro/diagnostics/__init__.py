@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         hac_standard_error,
         information_coefficient,
         newey_west_lags,
+        paired_differences,
     )
 
 _HOMES = {
@@ -28,6 +29,7 @@ _HOMES = {
     "hac_standard_error": "scores",
     "information_coefficient": "scores",
     "newey_west_lags": "scores",
+    "paired_differences": "scores",
     "unconditional_gaussian": "gaussian_baselines",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "hac_standard_error",
     "information_coefficient",
     "newey_west_lags",
+    "paired_differences",
     "unconditional_gaussian",
 ]
 

@@ -74,14 +74,18 @@ class ScoreTable:
     table : Dataset over (forecast,)
         `log_score` (mean log predictive density per observed cell, nats, returns in
         training-sd units; higher is better), `crps` (decimal return; lower is better),
-        `log_score_difference` (this forecast minus the first), `difference_standard_error`
-        (Newey-West over dates).
-    by_date : DataArray, shape (forecast, date)
-        Mean log score per cell by date.
-    n_observations : int
+        `log_score_difference` and `crps_difference` (this forecast minus the first),
+        `difference_standard_error` and `crps_difference_standard_error` (Newey-West over dates).
+    by_date, crps_by_date : DataArray, shape (forecast, date)
+        Mean log score and CRPS per cell by date; NaN on dates without a cell.
+    scored : DataArray of bool, shape (date, asset)
         Observed cells that every forecast was scored on.
+    n_observations : int
+        How many they are.
     """
 
     table: xr.Dataset
     by_date: xr.DataArray
+    crps_by_date: xr.DataArray
+    scored: xr.DataArray
     n_observations: int

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -15,9 +16,14 @@ from nfi_pyro.errors import ShapeError, SpecError, name_places
 _NORMAL_975 = 1.959963984540054
 
 
-def newey_west_lags(n_dates: int) -> int:
-    """Return the usual number of lags, ``floor(4 (n / 100)^(2/9))`` (Newey and West, 1994)."""
-    return math.floor(4.0 * (n_dates / 100.0) ** (2.0 / 9.0))
+def newey_west_lags(n_dates: int, horizon: int = 1) -> int:
+    """Return the lags of a standard error over dates: the usual number, or the labels' overlap.
+
+    ``floor(4 (n / 100)^(2/9))`` (Newey and West, 1994), or ``horizon - 1`` if that is more, since
+    labels of `horizon` trading days overlap over so many dates; at most one less than the dates.
+    """
+    usual = math.floor(4.0 * (n_dates / 100.0) ** (2.0 / 9.0))
+    return min(max(usual, horizon - 1), max(n_dates - 1, 0))
 
 
 def hac_standard_error(series: np.ndarray, n_lags: int | None = None) -> float:
@@ -80,6 +86,7 @@ def information_coefficient(
     *,
     min_pairs: int = 5,
     n_lags: int | None = None,
+    horizon: int = 1,
 ) -> InformationCoefficient:
     """Return the Rank IC by date, its mean with a Newey-West error, and the ICIR.
 
@@ -93,6 +100,8 @@ def information_coefficient(
         Fewest assets of a date that counts, >= 2.
     n_lags : int, optional
         Lags of the standard error; default `newey_west_lags` of the dates that count.
+    horizon : int
+        Trading days of the return, >= 1; more than one overlap and need more lags.
 
     Returns
     -------
@@ -113,8 +122,9 @@ def information_coefficient(
     values = rank_correlation(forecast.to_numpy(), realised.to_numpy(), min_pairs=min_pairs)
     pairs = (forecast.notnull() & realised.notnull()).sum(ASSET).rename("n_assets")
     kept = values[~np.isnan(values)]
+    lags = newey_west_lags(len(kept), horizon) if n_lags is None else n_lags
     mean = float(kept.mean()) if len(kept) else math.nan
-    error = hac_standard_error(kept, n_lags) if len(kept) > 1 else math.nan
+    error = hac_standard_error(kept, lags) if len(kept) > 1 else math.nan
     spread = float(kept.std(ddof=1)) if len(kept) > 1 else math.nan
     return InformationCoefficient(
         rank_ic=xr.DataArray(values, coords={DATE: forecast[DATE]}, dims=DATE, name="rank_ic"),
@@ -123,7 +133,7 @@ def information_coefficient(
         standard_error=error,
         interval=(mean - _NORMAL_975 * error, mean + _NORMAL_975 * error),
         icir=mean / spread if spread > 0 else math.nan,
-        n_lags=newey_west_lags(len(kept)) if n_lags is None else n_lags,
+        n_lags=lags,
         n_dates=len(kept),
         n_skipped=len(values) - len(kept),
     )
@@ -169,7 +179,10 @@ def gaussian_crps(mean: xr.DataArray, scale: xr.DataArray, value: xr.DataArray) 
 
 
 def compare_forecasts(
-    log_scores: Mapping[str, xr.DataArray], crps: Mapping[str, xr.DataArray]
+    log_scores: Mapping[str, xr.DataArray],
+    crps: Mapping[str, xr.DataArray],
+    *,
+    horizon: int = 1,
 ) -> ScoreTable:
     """Return mean scores of several forecasts on the cells that all of them were scored on.
 
@@ -180,13 +193,14 @@ def compare_forecasts(
         The first forecast is the one that the others are compared with.
     crps : mapping of str to DataArray, shape (date, asset)
         Same forecasts, decimal return; NaN = not scored.
+    horizon : int
+        Trading days of the return, >= 1: see `newey_west_lags`.
 
     Returns
     -------
     ScoreTable
-        Means are over cells. The difference is this forecast minus the first, and its error is
-        Newey-West over dates, each date weighted by its cells: the scores of one date share the
-        day's factors and are no independent evidence.
+        Means are over cells; differences and their errors as in `paired_differences`, from the
+        first forecast.
 
     Raises
     ------
@@ -202,10 +216,10 @@ def compare_forecasts(
             f"crps must name the forecasts of log_scores, at least one; got {sorted(crps)} "
             f"against {sorted(names)} at compare_forecasts. Score every forecast both ways."
         )
-    scores = _stack_scores({name: log_scores[name] for name in names}, "log_scores")
+    scores = _stack_scores(log_scores, "log_scores")
     errors = _stack_scores({name: crps[name] for name in names}, "crps")
     _same_cells(errors.isel(forecast=0), scores.isel(forecast=0), "crps")
-    scored = (scores.notnull() & errors.notnull()).all("forecast")
+    scored = (scores.notnull() & errors.notnull()).all("forecast").rename("scored")
     count = int(scored.sum())
     if count == 0:
         raise SpecError(
@@ -213,25 +227,67 @@ def compare_forecasts(
             "Score all of them on the same dates and assets."
         )
     scores, errors = scores.where(scored), errors.where(scored)
-    per_date = scored.sum(ASSET).to_numpy()
-    by_date = scores.mean(ASSET).rename("log_score")
-    dates = per_date > 0
-    weight = per_date[dates] / per_date[dates].mean()
-    gap = (by_date - by_date.isel(forecast=0)).to_numpy()[:, dates]
-    difference = (gap * weight).mean(axis=1)
-    deviation = weight * (gap - difference[:, None])
-    table = xr.Dataset(
-        {
-            "log_score": scores.mean((DATE, ASSET)),
-            "crps": errors.mean((DATE, ASSET)),
-            "log_score_difference": ("forecast", difference),
-            "difference_standard_error": (
-                "forecast",
-                [hac_standard_error(row) for row in deviation],
-            ),
-        }
+    means = {"log_score": scores.mean((DATE, ASSET)), "crps": errors.mean((DATE, ASSET))}
+    found = ScoreTable(
+        table=xr.Dataset(means),
+        by_date=scores.mean(ASSET).rename("log_score"),
+        crps_by_date=errors.mean(ASSET).rename("crps"),
+        scored=scored,
+        n_observations=count,
     )
-    return ScoreTable(table=table, by_date=by_date, n_observations=count)
+    differences = paired_differences(found, names[0], horizon=horizon)
+    return replace(found, table=found.table.merge(differences))
+
+
+def paired_differences(scores: ScoreTable, reference: str, *, horizon: int = 1) -> xr.Dataset:
+    """Return how every forecast differs from one of them on the cells that all were scored on.
+
+    The error is Newey-West over dates, each date weighted by its cells: the scores of one date
+    share the day's factors and are no independent evidence.
+
+    Parameters
+    ----------
+    scores : ScoreTable
+    reference : str
+        Name of the forecast that is subtracted.
+    horizon : int
+        Trading days of the return, >= 1: see `newey_west_lags`.
+
+    Returns
+    -------
+    Dataset over (forecast,)
+        `log_score_difference` and `difference_standard_error` (nats per cell; above 0 is better
+        than the reference), `crps_difference` and `crps_difference_standard_error` (decimal
+        return; below 0 is better). 0 for the reference itself; errors are NaN on a single date.
+
+    Raises
+    ------
+    SpecError
+        If no forecast has that name.
+    """
+    names = [str(name) for name in scores.by_date["forecast"].values]
+    if reference not in names:
+        raise SpecError(
+            f"reference must be a forecast of the table; got {reference!r} at paired_differences. "
+            f"Choose among {name_places(names)}."
+        )
+    columns = {
+        ("log_score_difference", "difference_standard_error"): scores.by_date,
+        ("crps_difference", "crps_difference_standard_error"): scores.crps_by_date,
+    }
+    per_date = scores.scored.sum(ASSET).to_numpy()
+    counted = per_date > 0
+    weight = per_date[counted] / per_date[counted].mean()
+    lags = newey_west_lags(len(weight), horizon)
+    found = {}
+    for (difference, error), by_date in columns.items():
+        gap = (by_date - by_date.sel(forecast=reference)).transpose("forecast", DATE)
+        rows = gap.to_numpy()[:, counted]
+        mean = (rows * weight).mean(axis=1)
+        deviation = weight * (rows - mean[:, None])
+        found[difference] = ("forecast", mean)
+        found[error] = ("forecast", [hac_standard_error(row, lags) for row in deviation])
+    return xr.Dataset(found, coords={"forecast": scores.by_date["forecast"]})
 
 
 def _stack_scores(scores: Mapping[str, xr.DataArray], what: str) -> xr.DataArray:

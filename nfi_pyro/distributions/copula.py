@@ -128,8 +128,10 @@ class CopulaStatistics:
                 break
             last = evidence
         jitter = 1e-12 * omega.diagonal().mean() * torch.eye(len(omega)).to(omega)
+        # Rows in memory, as a file gives them back: then forecasts have the same bits.
+        root = torch.linalg.cholesky(omega + jitter)
         return GaussianCopula(
-            root=torch.linalg.cholesky(omega + jitter).cpu(),
+            root=root.cpu().contiguous(),
             noise_variance=float(noise),
             log_likelihood=float(evidence),
             n_dates=len(count),

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from pyro.distributions import MultivariateNormal as PyroMultivariateNormal
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import (
@@ -292,3 +293,16 @@ class FactorReturn(TorchDistribution):
 def independent_normal(loc: Tensor, scale: Tensor) -> TorchDistribution:
     """Return independent normals over the last axis, as one Pyro distribution."""
     return Normal(loc, scale, validate_args=False).to_event(1)
+
+
+def multivariate_normal(loc: Tensor, scale_tril: Tensor) -> TorchDistribution:
+    """Return normals over factors with a plate axis, batch (date, 1), as one Pyro distribution.
+
+    Parameters
+    ----------
+    loc : Tensor, shape (date, factor)
+    scale_tril : Tensor, shape (date, factor, factor)
+    """
+    return PyroMultivariateNormal(
+        loc.unsqueeze(-2), scale_tril=scale_tril.unsqueeze(-3), validate_args=False
+    )

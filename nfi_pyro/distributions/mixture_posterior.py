@@ -131,14 +131,13 @@ def _newton(
         step = (law.factor_loc - loc) * prior + project(law.beta.mT, found.slope)
         now = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         better = torch.zeros_like(failed)
-        start = loc, covariance, found
+        start, bound = loc, found.bound
         for size in _STEP_SIZES:  # in natural parameters: any mix of two precisions is one
             root = torch.linalg.cholesky((1.0 - size) * now + size * wanted)
             move = torch.cholesky_solve(step.unsqueeze(-1), root).squeeze(-1)
-            moved = start[0] + size * move, torch.cholesky_inverse(root)
+            moved = start + size * move, torch.cholesky_inverse(root)
             there = _expect(law, own, observed, *moved, n_nodes)
-            gain = there.bound - start[2].bound
-            taken = ~better & (gain >= -_SLACK * start[2].bound.abs())
+            taken = ~better & (there.bound >= bound - _SLACK * bound.abs())
             better = better | taken
             loc = torch.where(taken[:, None], moved[0], loc)
             covariance = torch.where(taken[:, None, None], moved[1], covariance)

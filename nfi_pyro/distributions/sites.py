@@ -34,9 +34,7 @@ def observe_factor_returns(
         pyro.sample("forward_return", FactorReturn(law, z), obs=value)
 
 
-def observe_independent_returns(
-    law: MixtureOfNormals, value: Tensor | None, mask: Tensor
-) -> None:
+def observe_independent_returns(law: MixtureOfNormals, value: Tensor | None, mask: Tensor) -> None:
     """Sample or observe ``forward_return`` of assets that share nothing, inside the date plate.
 
     Arguments as in `observe_factor_returns`; the law has the batch shape (date, asset).

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import pyro
 import torch
-from pyro.distributions import MultivariateNormal
 from torch import Tensor, nn
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
-from nfi_pyro.distributions.factor_mixture import FactorMixture
+from nfi_pyro.distributions.factor_mixture import FactorMixture, multivariate_normal
 from nfi_pyro.distributions.mixture_posterior import factor_posterior
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.distributions.scale_mixture import student_t_mixture
@@ -101,8 +100,11 @@ class LinearFactor(nn.Module):
         """Return the returns' law given shared z, and z's prior; the first factor is the market."""
         design = context.design
         shape = (len(design), design.shape[-1])
+        logits, loc, scale = self.noise(design.new_zeros(design.shape[:-1]))
         return FactorMixture(
-            *self.noise(design.new_zeros(design.shape[:-1])),
+            logits,
+            loc,
+            scale,
             design,
             self.factor_loc.expand(shape),
             self.factor_scale.expand(shape),
@@ -117,11 +119,7 @@ class LinearFactor(nn.Module):
         mask = context.tradable if outcome is None else outcome.observed
         law = self.law(context)
         with date_plate(context.date_index, context.n_dates):
-            prior = MultivariateNormal(
-                law.factor_loc.unsqueeze(-2),
-                scale_tril=torch.diag_embed(law.factor_scale).unsqueeze(-3),
-                validate_args=False,
-            )
+            prior = multivariate_normal(law.factor_loc, torch.diag_embed(law.factor_scale))
             z = pyro.sample("z", prior)
             observe_factor_returns(law, z, value, mask)
 
@@ -130,14 +128,7 @@ class LinearFactor(nn.Module):
         law = self.law(context)
         found = factor_posterior(law, outcome.forward_return, outcome.observed)
         with date_plate(context.date_index, context.n_dates):
-            pyro.sample(
-                "z",
-                MultivariateNormal(
-                    found.loc.unsqueeze(-2),
-                    scale_tril=found.scale_tril.unsqueeze(-3),
-                    validate_args=False,
-                ),
-            )
+            pyro.sample("z", multivariate_normal(found.loc, found.scale_tril))
 
     def pricing(self, context: LinearFactorContext, position: int) -> PricingFunction:
         """Return the law as a function of exposure (the intercept not counted)."""

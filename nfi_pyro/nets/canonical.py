@@ -43,9 +43,7 @@ class CanonicalForm(nn.Module):
         return raw[..., self.order] / self.scale.abs()
 
     @torch.no_grad()
-    def set_from(
-        self, beta: Tensor, alpha: Tensor, factor_scale: Tensor, present: Tensor
-    ) -> None:
+    def set_from(self, beta: Tensor, alpha: Tensor, factor_scale: Tensor, present: Tensor) -> None:
         """Fix the form from what the networks say on the training dates.
 
         The pooled regression of alpha on 1 and beta gets slope 0; each factor has a mean prior

@@ -1,6 +1,6 @@
 """Value, gradient and Hessian of a perceptron's scalar output, by hand, for many rows at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -51,7 +51,7 @@ A ReLU is not among them: its network has no Hessian almost everywhere, and a me
 
 
 def perceptron_jet(
-    point: Tensor, layers: list[tuple[Tensor, Tensor]], readout: Tensor, activation: str
+    point: Tensor, layers: Sequence[tuple[Tensor, Tensor]], readout: Tensor, activation: str
 ) -> Jet:
     r"""Return value, gradient and Hessian of ``readout . h_L``, without the readout's bias.
 
@@ -63,7 +63,7 @@ def perceptron_jet(
     Parameters
     ----------
     point : Tensor, shape (..., factor)
-    layers : list of (weight, bias)
+    layers : sequence of (weight, bias)
         Of each hidden layer, in torch's layout (out, in) and (out,); at least one.
     readout : Tensor, shape (hidden,)
         Weights of the output on the last hidden layer.
@@ -72,7 +72,9 @@ def perceptron_jet(
     """
     smooth = SMOOTH[activation]
     hidden = point
-    slopes, bends, chains = [], [], []
+    slopes: list[Tensor] = []
+    bends: list[Tensor] = []
+    chains: list[Tensor] = []
     for weight, bias in layers:
         pre = hidden @ weight.T + bias
         if not chains:

@@ -54,7 +54,7 @@ class Penalty(BaseModel):
             total = total + self.group * alpha.factor_norms().sum()
         points = beta[present]
         if self.smooth and len(points):
-            chosen = points[:: max(1, len(points) // MOST_POINTS)][:MOST_POINTS]
+            chosen = points[:: -(-len(points) // MOST_POINTS)]
             hessian = alpha.jet(chosen).hessian
             total = total + self.smooth * hessian.square().sum((-1, -2)).mean()
         return total

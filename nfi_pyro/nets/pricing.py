@@ -95,8 +95,8 @@ class Perceptron(nn.Module):
 
     def jet(self, beta: Tensor) -> Jet:
         """Return value, gradient and Hessian in beta, in closed form (`perceptron_jet`)."""
-        layers = [(self.first.weight.T, self.first.bias)]
-        layers += [(layer.weight, layer.bias) for layer in self.deeper]
+        layers: list[tuple[Tensor, Tensor]] = [(self.first.weight.T, self.first.bias)]
+        layers += [(layer.weight, layer.bias) for layer in self._deeper()]
         found = perceptron_jet(beta, layers, self.readout.weight[0], self.activation)
         value, gradient = found.value + self.readout.bias[0], found.gradient
         if self.slope is not None:
@@ -105,8 +105,13 @@ class Perceptron(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """Return everything a penalty on size may act on: no bias."""
-        found = [self.first.weight, *(layer.weight for layer in self.deeper), self.readout.weight]
+        deeper = (layer.weight for layer in self._deeper())
+        found: list[Tensor] = [self.first.weight, *deeper, self.readout.weight]
         return found if self.slope is None else [*found, self.slope]
+
+    def _deeper(self) -> list[nn.Linear]:
+        """Return the hidden layers after the first."""
+        return [layer for layer in self.deeper if isinstance(layer, nn.Linear)]
 
     def factor_norms(self) -> Tensor:
         """Return the norm of all that a factor enters by, (factor,); 0 means it is not used."""

@@ -101,7 +101,8 @@ class NeuralFactor(nn.Module):
     def law(self, context: NeuralFactorContext) -> FactorMixture:
         """Return the returns' law; it has no factor."""
         none = context.exposures[..., :0]
-        return FactorMixture(*self.noise(context.mean), none, none[:, 0], none[:, 0])
+        logits, loc, scale = self.noise(context.mean)
+        return FactorMixture(logits, loc, scale, none, none[:, 0], none[:, 0])
 
     def model(self, context: NeuralFactorContext, outcome: Outcome | None = None) -> None:
         """Pyro model: site ``forward_return`` in plates ``date`` and ``asset``.

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
-from nfi_pyro.distributions.factor_mixture import FactorMixture, independent_normal
+from nfi_pyro.distributions.factor_mixture import (
+    FactorMixture,
+    independent_normal,
+    multivariate_normal,
+)
+from nfi_pyro.distributions.mixture_posterior import factor_posterior
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.distributions.sites import date_plate, observe_factor_returns, penalise
 from nfi_pyro.errors import SpecError
@@ -35,6 +40,7 @@ class NFIContext:
     prior_loc, prior_scale : Tensor, shape (date, factor)
         Prior factors, raw.
     encoder_logits : Tensor, shape (date, asset, portfolio)
+        Of the encoder's portfolios; empty without one.
     date_index, n_dates
         As in `PanelBatch`.
     """
@@ -103,9 +109,11 @@ class NFI(nn.Module):
             scale_floor=floor,
             negative_slope=slope,
         )
-        self.encoder = PortfolioEncoder(
-            spec.hidden_size, spec.n_portfolios, spec.n_factors, scale_floor=floor
-        )
+        self.encoder: PortfolioEncoder | None = None
+        if spec.variant == "encoder":
+            self.encoder = PortfolioEncoder(
+                spec.hidden_size, spec.n_portfolios, spec.n_factors, scale_floor=floor
+            )
         self.network = PricingNetwork(
             spec.n_factors,
             hidden_size=spec.pricing_size,
@@ -128,7 +136,7 @@ class NFI(nn.Module):
             specific=self.network(raw_beta),
             prior_loc=prior_loc,
             prior_scale=prior_scale,
-            encoder_logits=self.encoder.logits(hidden),
+            encoder_logits=hidden[..., :0] if self.encoder is None else self.encoder.logits(hidden),
             date_index=batch.date_index,
             n_dates=batch.n_dates,
         )
@@ -156,9 +164,9 @@ class NFI(nn.Module):
         mask = context.tradable if outcome is None else outcome.observed
         law = self.law(context)
         with date_plate(context.date_index, context.n_dates):
-            prior = independent_normal(
-                law.factor_loc.unsqueeze(-2), law.factor_scale.unsqueeze(-2)
-            )
+            prior = independent_normal(law.factor_loc.unsqueeze(-2), law.factor_scale.unsqueeze(-2))
+            if self.encoder is None:  # the guide's family, so that the KL is closed form
+                prior = multivariate_normal(law.factor_loc, torch.diag_embed(law.factor_scale))
             z = pyro.sample("z", prior)
             observe_factor_returns(law, z, value, mask)
             if self.spec.penalty.active:
@@ -168,16 +176,35 @@ class NFI(nn.Module):
                 penalise(size, mask)
 
     def guide(self, context: NFIContext, outcome: Outcome) -> None:
-        """Pyro guide: z from the encoder, which alone sees the returns of the date."""
-        loc, scale = self.encode(context, outcome)
+        """Pyro guide: z given the returns of the date, from the encoder or the model itself."""
+        if self.encoder is None:
+            found = factor_posterior(
+                self.law(context),
+                outcome.forward_return,
+                outcome.observed,
+                newton_steps=0,  # what they correct, a little width, is not worth their time
+            )
+            factors = multivariate_normal(found.loc, found.scale_tril)
+        else:
+            loc, scale = self.encode(context, outcome)
+            factors = independent_normal(loc.unsqueeze(-2), scale.unsqueeze(-2))
         with date_plate(context.date_index, context.n_dates):
-            pyro.sample("z", independent_normal(loc.unsqueeze(-2), scale.unsqueeze(-2)))
+            pyro.sample("z", factors)
 
     def encode(self, context: NFIContext, outcome: Outcome) -> tuple[Tensor, Tensor]:
-        """Return the encoder's posterior loc and scale, each (date, factor), in canonical form."""
-        loc, scale = self.encoder(
-            context.encoder_logits, outcome.forward_return, outcome.observed
-        )
+        """Return the encoder's posterior loc and scale, each (date, factor), in canonical form.
+
+        Raises
+        ------
+        SpecError
+            For the ``posterior`` variant, which has no encoder.
+        """
+        if self.encoder is None:
+            raise SpecError(
+                'an encoder must exist to encode outcomes; got variant "posterior". Use '
+                "`factor_posterior` of the law instead."
+            )
+        loc, scale = self.encoder(context.encoder_logits, outcome.forward_return, outcome.observed)
         return self.canonical.factor_loc(loc), self.canonical.factor_scale(scale)
 
     @torch.no_grad()

@@ -37,6 +37,11 @@ class NFISpec(BaseModel):
     noise_floor : float
         Smallest scale of a component, in the same units: a mixture likelihood is unbounded as a
         scale goes to 0.
+    variant : {"posterior", "encoder"}
+        What the guide is. ``posterior``: none is learned; z gets the Gaussian posterior of the
+        model itself, full covariance, by coordinate ascent (see
+        `nfi_pyro.distributions.mixture_posterior`). ``encoder``: FactorVAE's portfolios of
+        returns, diagonal. The forecast path is the same.
     penalty : Penalty
         On alpha.
     """
@@ -57,4 +62,5 @@ class NFISpec(BaseModel):
     negative_slope: float = Field(default=0.01, ge=0.0, lt=1.0)
     scale_floor: float = Field(default=1e-3, gt=0.0, lt=1.0)
     noise_floor: float = Field(default=0.05, gt=0.0, lt=1.0)
+    variant: Literal["posterior", "encoder"] = "posterior"
     penalty: Penalty = Penalty()

@@ -31,7 +31,9 @@ def portfolio_risk(
 
     Closed form where every asset has one component; Monte Carlo over factors and specific parts
     otherwise, with its standard error. Contributions to the standard deviation add up to it
-    exactly: asset i gives ``w_i (Sigma w)_i / sd``, factor k gives ``(b_k s_k)^2 / sd``.
+    exactly: asset i gives ``w_i (Sigma w)_i / sd``, factor k gives ``(b_k s_k)^2 / sd``. Under a
+    copula the factors are its shared normals, to first order (see `CopulaDraws`), in its order:
+    each is what its column adds to those before it.
 
     Parameters
     ----------
@@ -58,17 +60,12 @@ def portfolio_risk(
         raise WeightsError(
             "a portfolio must have a weight that is not zero; got none. Give at least one."
         )
-    measures = [
-        (
-            law.value_at_risk(level, draws=draws, seed=seed),
-            law.expected_shortfall(level, draws=draws, seed=seed),
-        )
-        for level in levels
-    ]
+    measures = law.tail_risks(levels, draws=draws, seed=seed)
     by_factor = np.square(law.exposure * law.factor_scale) / sd
     covariance_w = law.beta @ (np.square(law.factor_scale) * law.exposure)
     covariance_w = covariance_w + law.specific_variances * law.weights
-    factors = [str(name) for name in forecast.data["factor"].values]
+    shared = "column" if forecast.data.attrs["dependence"] == "copula" else "factor"
+    factors = [str(name) for name in forecast.data[shared].values]
     level_coord = {"level": list(levels)}
     return PortfolioRisk(
         date=law.date,
@@ -90,7 +87,7 @@ def portfolio_risk(
             {"source": [*factors, "specific"]},
             "source",
         ),
-        method="closed form" if law.is_gaussian else f"Monte Carlo, {draws} draws",
+        method="closed form" if law.is_gaussian else f"Monte Carlo, {draws:,} draws",
     )
 
 

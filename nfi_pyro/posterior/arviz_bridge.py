@@ -30,11 +30,11 @@ def to_inference_data(
     """Return a fit's posterior as ArviZ InferenceData (0.x) or DataTree (1.x).
 
     Groups: ``posterior`` and ``prior`` (z, and the equal-weight book's factor return, over
-    chain, draw, date, factor; not there for a model without latent factors), ``predictions`` (mean, standard deviation and exact quantiles by
-    date and asset: moments instead of draws of a whole panel), ``observed_data``,
-    ``constant_data`` (exposures, specific parts, moments of prior, posterior and encoder) and
-    ``fit`` (training curves). The draws are independent, so effective sample size and traces
-    say nothing about convergence; one chain is one fit.
+    chain, draw, date, factor; not there for a model without latent factors), ``predictions``
+    (mean, standard deviation and exact quantiles by date and asset: moments instead of draws of a
+    whole panel), ``observed_data``, ``constant_data`` (exposures, specific parts, moments of
+    prior, posterior and encoder) and ``fit`` (training curves). The draws are independent, so
+    effective sample size and traces say nothing about convergence; one chain is one fit.
 
     Parameters
     ----------
@@ -117,10 +117,10 @@ def _groups(
     attrs = _attrs(fit)
     constants = posterior.constants
     groups = {}
-    if posterior.z is not None and posterior.z_prior is not None:
+    if posterior.has_factors:
         mean_beta = constants["beta"].mean("asset")
         groups["posterior"] = _draws(posterior.z, mean_beta, attrs)
-        groups["prior"] = _draws(posterior.z_prior, mean_beta, attrs)
+        groups["prior"] = _draws(posterior.z_prior.rename("z"), mean_beta, attrs)
     groups |= {
         "observed_data": constants[["forward_return"]],
         "constant_data": xr.merge(

@@ -27,13 +27,12 @@ class Posterior:
 
     Attributes
     ----------
-    z : DataArray, shape (draw, date, factor), or None
-        Draws from the posterior; None for a model without shared factors, which has no latent.
-    z_prior : DataArray, shape (draw, date, factor), or None
-        Draws from the prior, made without the returns.
+    factors : Dataset
+        `z` and `z_prior` (draw, date, factor): draws from the posterior, and from the prior, made
+        without the returns. Empty for a model whose assets share no factor: nothing is latent.
     moments : Dataset
-        Empty without factors. Over (date, factor): `prior_loc`, `prior_scale`, `posterior_loc`, `posterior_scale`,
-        and `encoder_loc`, `encoder_scale` where the model has an encoder. Over
+        Empty without factors. Over (date, factor): `prior_loc`, `prior_scale`, `posterior_loc`,
+        `posterior_scale`, and `encoder_loc`, `encoder_scale` where the model has an encoder. Over
         (date, factor, factor_other): `posterior_covariance`.
     constants : Dataset
         `beta` (date, asset, factor) where there are factors, `alpha_loc` and `specific_scale`
@@ -41,10 +40,24 @@ class Posterior:
         `forward_return` (NaN where not) and `observed`.
     """
 
-    z: xr.DataArray | None
-    z_prior: xr.DataArray | None
+    factors: xr.Dataset
     moments: xr.Dataset
     constants: xr.Dataset
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether the model has latent factors."""
+        return "z" in self.factors
+
+    @property
+    def z(self) -> xr.DataArray:
+        """Draws from the posterior (draw, date, factor)."""
+        return self._factors("z")
+
+    @property
+    def z_prior(self) -> xr.DataArray:
+        """Draws from the prior (draw, date, factor), made without the returns."""
+        return self._factors("z_prior")
 
     @property
     def book_factor_return(self) -> xr.DataArray:
@@ -58,13 +71,17 @@ class Posterior:
         SpecError
             If the model has no shared factors.
         """
-        if self.z is None:
-            raise SpecError(
-                "a factor return must come from a model with factors; got one without. Use "
-                "nfi, factor_vae or linear_factor."
-            )
         mean_beta = self.constants["beta"].mean("asset")
         return (self.z * mean_beta).sum("factor").rename("book_factor_return")
+
+    def _factors(self, name: str) -> xr.DataArray:
+        """Return draws, or say that there are none."""
+        if not self.has_factors:
+            raise SpecError(
+                f"{name} must come from a model with latent factors; got one whose assets share "
+                "none. Use nfi, factor_vae or linear_factor."
+            )
+        return self.factors[name]
 
 
 def sample_posterior(
@@ -112,13 +129,18 @@ def sample_posterior(
     coords = {"date": visit.dates, "asset": visit.windows.assets}
     check_seed(seed)
     if "prior_loc" not in stacked:
-        return Posterior(None, None, xr.Dataset(), _constants(stacked, entered, unit, coords))
+        none = xr.Dataset()
+        return Posterior(none, none, _constants(stacked, entered, unit, coords))
     coords["factor"] = list(fit.provenance["factors"])
     tril = stacked.pop("posterior_tril").numpy()
     z, z_prior = _draw_factors(stacked, tril, draws, seed)
     return Posterior(
-        z=_draws(z * unit, coords, "posterior factor draws"),
-        z_prior=_draws(z_prior * unit, coords, "prior factor draws"),
+        factors=xr.Dataset(
+            {
+                "z": _draws(z * unit, coords, "posterior factor draws"),
+                "z_prior": _draws(z_prior * unit, coords, "prior factor draws"),
+            }
+        ),
         moments=_moments(stacked, tril, unit, coords),
         constants=_constants(stacked, entered, unit, coords),
     )

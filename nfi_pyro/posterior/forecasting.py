@@ -30,8 +30,8 @@ def forecast(fit: SVIFit, panel: Panel, *, dates: DateRange | None = None) -> Re
     """Return the closed-form law of each asset's next return on each date.
 
     The prior factors, where there are any, make the forecast (FactorVAE, Eq. 18-19): nothing that
-    happens after the close of a date can enter it. The forecast of date ``t`` is of the return over the label's
-    days, from ``t + start_lag`` to ``t + start_lag + horizon``.
+    happens after the close of a date can enter it. The forecast of date ``t`` is of the return
+    over the label's days, from ``t + start_lag`` to ``t + start_lag + horizon``.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The law of one portfolio's return under a shared-factor law of its assets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,41 +103,54 @@ class PortfolioLaw:
         Positive is a loss. Closed form with standard error 0 for one component; otherwise from
         `draws` joint draws, the error from the order statistics of the quantile.
         """
-        _check_level(level)
-        if self.is_gaussian:
-            return -(self.mean + self.standard_deviation * float(ndtri(1.0 - level))), 0.0
-        losses = np.sort(-self.draw(draws, np.random.default_rng(seed)))
-        spread = np.sqrt(draws * level * (1.0 - level))
-        low, high = np.clip(np.round(draws * level + np.array([-spread, spread])), 0, draws - 1)
-        error = 0.5 * (losses[int(high)] - losses[int(low)])
-        return float(np.quantile(losses, level)), float(error)
+        return self.tail_risks((level,), draws=draws, seed=seed)[0][0]
 
     def expected_shortfall(
         self, level: float, *, draws: int = 100_000, seed: int = 0
     ) -> tuple[float, float]:
         """Return the mean loss beyond the value at risk, and its standard error."""
-        _check_level(level)
+        return self.tail_risks((level,), draws=draws, seed=seed)[0][1]
+
+    def tail_risks(
+        self, levels: Sequence[float], *, draws: int = 100_000, seed: int = 0
+    ) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+        """Return `value_at_risk` and `expected_shortfall` of each level, from the same draws."""
+        for level in levels:
+            _check_level(level)
         if self.is_gaussian:
-            density = np.exp(-0.5 * ndtri(level) ** 2) / np.sqrt(2.0 * np.pi)
-            return -self.mean + self.standard_deviation * float(density) / (1.0 - level), 0.0
-        losses = -self.draw(draws, np.random.default_rng(seed))
-        threshold = np.quantile(losses, level)
-        tail = losses[losses >= threshold]
-        # Variance of a tail mean with an estimated threshold (Manistre and Hancock, 2005).
-        variance = tail.var(ddof=1) + level * (tail.mean() - threshold) ** 2
-        return float(tail.mean()), float(np.sqrt(variance / (draws * (1.0 - level))))
+            return [self._gaussian_tail(level) for level in levels]
+        losses = np.sort(-self.draw(draws, np.random.default_rng(seed)))
+        return [_sampled_tail(losses, level) for level in levels]
+
+    def _gaussian_tail(self, level: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return both measures in closed form."""
+        score, sd = float(ndtri(1.0 - level)), self.standard_deviation
+        density = float(np.exp(-0.5 * ndtri(level) ** 2) / np.sqrt(2.0 * np.pi))
+        return (-(self.mean + sd * score), 0.0), (-self.mean + sd * density / (1.0 - level), 0.0)
 
     def draw(self, draws: int, generator: np.random.Generator) -> np.ndarray:
         """Return draws of the portfolio's return, shape (draw,)."""
-        sizes = [min(_CHUNK, draws - start) for start in range(0, draws, _CHUNK)]
-        return np.concatenate([self.draw_assets(n, generator) @ self.weights for n in sizes])
+        return self.sampler.draw_portfolio(self.weights, draws, generator)
 
     def draw_assets(self, draws: int, generator: np.random.Generator) -> np.ndarray:
         """Return joint draws of the assets' returns, shape (draw, asset)."""
         return self.sampler.draw(draws, generator)
 
 
-_CHUNK = 2_000
+def _sampled_tail(
+    losses: np.ndarray, level: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return both measures of sorted draws of the loss, each with its standard error."""
+    draws = len(losses)
+    spread = np.sqrt(draws * level * (1.0 - level))
+    low, high = np.clip(np.round(draws * level + np.array([-spread, spread])), 0, draws - 1)
+    threshold = float(np.quantile(losses, level))
+    tail = losses[losses >= threshold]
+    # Variance of a tail mean with an estimated threshold (Manistre and Hancock, 2005).
+    variance = tail.var(ddof=1) + level * (tail.mean() - threshold) ** 2
+    error = float(np.sqrt(variance / (draws * (1.0 - level))))
+    at_risk = (threshold, float(0.5 * (losses[int(high)] - losses[int(low)])))
+    return at_risk, (float(tail.mean()), error)
 
 
 def _check_level(level: float) -> None:

@@ -1,4 +1,4 @@
-"""The drawings of a report: results in, inline SVG out. The only module that uses matplotlib.
+"""The drawings of a report: results in, inline SVG out. The only module that imports matplotlib.
 
 Every figure is drawn 4.6 inches wide with 8 to 9 point type, so that it keeps its size in a
 two-column page and stays readable when a phone shows it at 350 pixels. Where hue alone would
@@ -49,7 +49,7 @@ DIVERGING = LinearSegmentedColormap.from_list(
 
 
 @contextmanager
-def _drawing(height: float) -> Iterator[Figure]:
+def drawing(height: float) -> Iterator[Figure]:
     """Yield an empty figure under this module's style, whatever the user's own settings are."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         # Labels are drawn by the reader's browser; only their width is estimated here.
@@ -61,7 +61,7 @@ def _drawing(height: float) -> Iterator[Figure]:
         yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def _finish(figure: Figure, anchor: str, label: str) -> Markup:
+def finish(figure: Figure, anchor: str, label: str) -> Markup:
     """Return the figure as inline SVG with a legend row on top when anything is labelled."""
     handles, names = [], []
     for axis in figure.axes:
@@ -80,7 +80,8 @@ def _finish(figure: Figure, anchor: str, label: str) -> Markup:
     return inline_svg(buffer.getvalue(), anchor, label)
 
 
-def _say_if_empty(axis: Axes, values: np.ndarray) -> None:
+def say_if_empty(axis: Axes, values: np.ndarray) -> None:
+    """Write into the frame that nothing is finite, where nothing is."""
     if not np.isfinite(np.asarray(values, dtype=float)).any():
         axis.text(0.5, 0.5, "no finite value", transform=axis.transAxes, ha="center", color=GREY)
 
@@ -118,10 +119,11 @@ def _heat_map(axis: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequ
 
 
 def elbo_curve(history: xr.Dataset) -> Markup:
-    """Return the ELBO per observed cell by step: raw, and a centred moving average."""
+    """Return the ELBO (log likelihood) per cell by step: raw, and a centred moving average."""
+    name = selection.objective_name(history)
     raw = history["elbo"].values.astype(float)
     steps = selection.axis_values(history["elbo"], STEP)
-    with _drawing(2.7) as figure:
+    with drawing(2.7) as figure:
         axis = figure.add_subplot()
         axis.plot(steps, raw, color=PALE, linewidth=0.8, label="each step")
         marker = "o" if len(steps) == 1 else ""
@@ -131,10 +133,10 @@ def elbo_curve(history: xr.Dataset) -> Markup:
             low, high = np.quantile(finite, [0.01, 1.0])
             margin = 0.05 * (high - low) or 0.01
             axis.set_ylim(low - margin, high + margin)
-        axis.set_ylabel("ELBO (nats per cell)")
+        axis.set_ylabel(f"{name} (nats per cell)")
         _whole_axis(axis, "Training step")
-        _say_if_empty(axis, raw)
-        return _finish(figure, "fig-elbo", "Line chart of the ELBO per cell by training step")
+        say_if_empty(axis, raw)
+        return finish(figure, "fig-elbo", f"Line chart of the {name} per cell by training step")
 
 
 def validation_curves(history: xr.Dataset) -> Markup:
@@ -145,7 +147,7 @@ def validation_curves(history: xr.Dataset) -> Markup:
         ("validation_log_score", "Log score\n(nats per cell)", BLUE),
         ("validation_rank_ic", "Rank IC\n(correlation)", GREEN),
     )
-    with _drawing(3.3) as figure:
+    with drawing(3.3) as figure:
         axes = figure.subplots(2, 1, sharex=True)
         for axis, (name, label, colour) in zip(axes, panels, strict=True):
             values = history[name].values.astype(float)
@@ -155,11 +157,11 @@ def validation_curves(history: xr.Dataset) -> Markup:
                              label=f"best epoch ({best})")  # fmt: skip
             axis.set_ylabel(label)
             axis.yaxis.set_major_locator(MaxNLocator(4))
-            _say_if_empty(axis, values)
+            say_if_empty(axis, values)
         _whole_axis(axes[-1], "Epoch")
         figure.align_ylabels()
         label = "Two line charts of validation log score and Rank IC by epoch"
-        return _finish(figure, "fig-validation", label)
+        return finish(figure, "fig-validation", label)
 
 
 def kl_curves(history: xr.Dataset) -> Markup:
@@ -170,9 +172,9 @@ def kl_curves(history: xr.Dataset) -> Markup:
     last = pd.Series([line[-1] if len(line) else np.nan for line in smooth], dtype=float)
     named = selection.largest(last, selection.MOST_KL_LINES)
     steps = selection.axis_values(table, STEP)
-    factors = selection.axis_values(table, FACTOR)
+    factors = selection.kl_names(history)
     marker = "o" if len(steps) == 1 else ""
-    with _drawing(3.0) as figure:
+    with drawing(3.0) as figure:
         axis = figure.add_subplot()
         for k in sorted(set(range(len(smooth))) - set(named)):
             axis.plot(steps, smooth[k], color=PALE, linewidth=0.9, marker=marker)
@@ -182,14 +184,14 @@ def kl_curves(history: xr.Dataset) -> Markup:
         axis.set_ylabel("KL to the prior\n(nats per date)")
         _whole_axis(axis, "Training step")
         axis.set_ylim(bottom=0.0)
-        _say_if_empty(axis, values)
-        return _finish(figure, "fig-kl", "Line chart of the KL divergence of each factor by step")
+        say_if_empty(axis, values)
+        return finish(figure, "fig-kl", "Line chart of the KL divergence of each factor by step")
 
 
 def rank_ic_cumulative(result: InformationCoefficient) -> Markup:
     """Return the running sum of Rank IC with its pointwise 95 percent band."""
     table = selection.cumulative_rank_ic(result)
-    with _drawing(2.9) as figure:
+    with drawing(2.9) as figure:
         axis = figure.add_subplot()
         if len(table):
             few = table.iloc[:: selection.stride(len(table))]
@@ -199,15 +201,15 @@ def rank_ic_cumulative(result: InformationCoefficient) -> Markup:
             _date_axis(axis)
         axis.axhline(0.0, color=INK, linewidth=0.9, linestyle="--", label="no skill")
         axis.set_ylabel("Sum of daily Rank IC")
-        _say_if_empty(axis, table["total"].to_numpy())
-        return _finish(figure, "fig-rank-ic", "Line chart of the cumulative Rank IC with its band")
+        say_if_empty(axis, table["total"].to_numpy())
+        return finish(figure, "fig-rank-ic", "Line chart of the cumulative Rank IC with its band")
 
 
 def rank_ic_months(result: InformationCoefficient) -> Markup:
     """Return mean Rank IC by year and month as labelled cells, in hundredths."""
     table = selection.monthly_rank_ic(result)
     values = table.to_numpy(dtype=float)
-    with _drawing(0.75 + 0.27 * max(len(table), 2)) as figure:
+    with drawing(0.75 + 0.27 * max(len(table), 2)) as figure:
         axis = figure.add_subplot()
         if len(table):
             limit = _heat_map(axis, values, [str(y) for y in table.index], MONTHS)
@@ -219,8 +221,8 @@ def rank_ic_months(result: InformationCoefficient) -> Markup:
                           color="white" if strong else INK)  # fmt: skip
             axis.set_ylabel("Year")
         axis.set_xlabel("Mean Rank IC of the month, in hundredths")
-        _say_if_empty(axis, values)
-        return _finish(figure, "fig-rank-ic-months", "Heat map of mean Rank IC by year and month")
+        say_if_empty(axis, values)
+        return finish(figure, "fig-rank-ic-months", "Heat map of mean Rank IC by year and month")
 
 
 def pit_histogram(calibration: Calibration) -> Markup:
@@ -229,7 +231,7 @@ def pit_histogram(calibration: Calibration) -> Markup:
     centres = selection.axis_values(histogram, "bin").astype(float)
     density = histogram.values.astype(float)
     low, high = calibration.histogram_lower.values, calibration.histogram_upper.values
-    with _drawing(2.9) as figure:
+    with drawing(2.9) as figure:
         axis = figure.add_subplot()
         axis.bar(centres, density, width=0.92 / max(len(centres), 1), color=SKY, label="observed")
         axis.vlines(centres, low, high, color=BLUE, linewidth=1.3, label="95% band")
@@ -238,8 +240,8 @@ def pit_histogram(calibration: Calibration) -> Markup:
             xlabel="PIT: forecast probability below the outcome", ylabel="Density", xlim=(0, 1)
         )
         axis.grid(False, axis="x")
-        _say_if_empty(axis, density)
-        return _finish(figure, "fig-pit", "Histogram of the probability integral transform")
+        say_if_empty(axis, density)
+        return finish(figure, "fig-pit", "Histogram of the probability integral transform")
 
 
 def coverage_levels(calibration: Calibration) -> Markup:
@@ -253,7 +255,7 @@ def coverage_levels(calibration: Calibration) -> Markup:
         for name in ("observed", "lower", "upper")
     )
     places = np.arange(len(nominal))
-    with _drawing(2.9) as figure:
+    with drawing(2.9) as figure:
         axis = figure.add_subplot()
         axis.axhline(0.0, color=INK, linewidth=1.0, linestyle="--", label="calibrated")
         axis.vlines(places, lower, upper, color=BLUE, linewidth=1.6, label="95% interval")
@@ -263,8 +265,8 @@ def coverage_levels(calibration: Calibration) -> Markup:
         axis.set_ylabel("Observed minus nominal\n(percentage points)")
         axis.margins(x=0.08, y=0.12)
         axis.grid(False, axis="x")
-        _say_if_empty(axis, observed)
-        return _finish(figure, "fig-coverage", "Chart of observed minus nominal coverage")
+        say_if_empty(axis, observed)
+        return finish(figure, "fig-coverage", "Chart of observed minus nominal coverage")
 
 
 def factor_states(factors: xr.Dataset) -> Markup:
@@ -275,7 +277,7 @@ def factor_states(factors: xr.Dataset) -> Markup:
     names = [shortened(name, 20) for name in selection.axis_values(thin, FACTOR)]
     columns = 1 if len(names) == 1 else 2
     rows = max(1, -(-len(names) // columns))
-    with _drawing(0.75 + 1.3 * rows) as figure:
+    with drawing(0.75 + 1.3 * rows) as figure:
         axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
         for k, axis in enumerate(axes[: len(names)]):
             one = thin.isel({FACTOR: k})
@@ -288,14 +290,14 @@ def factor_states(factors: xr.Dataset) -> Markup:
             axis.set_title(names[k], loc="left", fontsize=9, pad=3)
             axis.yaxis.set_major_locator(MaxNLocator(4))
             _date_axis(axis, "", most=4)
-            _say_if_empty(axis, np.r_[one["prior_loc"].values, one["posterior_loc"].values])
+            say_if_empty(axis, np.r_[one["prior_loc"].values, one["posterior_loc"].values])
         for axis in axes[len(names) :]:
             axis.set_axis_off()
             axes[len(names) - columns].tick_params(labelbottom=True)
         figure.supxlabel("Date of forecast (close)", fontsize=9)
         figure.supylabel("Factor return (% per unit exposure)", fontsize=9)
         label = "Line charts of each factor's posterior against its prior over time"
-        return _finish(figure, "fig-factors", label)
+        return finish(figure, "fig-factors", label)
 
 
 def exposure_map(exposures: xr.DataArray) -> Markup:
@@ -304,7 +306,7 @@ def exposure_map(exposures: xr.DataArray) -> Markup:
     values = table.values.astype(float)
     assets = [shortened(name, 16) for name in selection.axis_values(table, ASSET)]
     factors = [shortened(name, 12) for name in selection.axis_values(table, FACTOR)]
-    with _drawing(1.3 + 0.185 * max(len(assets), 4)) as figure:
+    with drawing(1.3 + 0.185 * max(len(assets), 4)) as figure:
         axis = figure.add_subplot()
         if values.size:
             limit = _heat_map(axis, values, assets, factors)
@@ -318,19 +320,19 @@ def exposure_map(exposures: xr.DataArray) -> Markup:
             bar.set_label("Exposure (beta, no unit)")
             bar.outline.set_visible(False)
         axis.set_ylabel("Asset")
-        _say_if_empty(axis, values)
-        return _finish(figure, "fig-exposures", "Heat map of exposures by asset and factor")
+        say_if_empty(axis, values)
+        return finish(figure, "fig-exposures", "Heat map of exposures by asset and factor")
 
 
-def risk_bars(risks: pd.DataFrame) -> Markup:
-    """Return the largest standard deviations, split by share of variance."""
+def risk_bars(risks: pd.DataFrame, shared: str) -> Markup:
+    """Return the largest standard deviations, split by share of variance; `shared` names one."""
     top = risks.head(selection.MOST_RISKS)
     total = 100 * top["standard_deviation"].to_numpy(dtype=float)
     specific = total * top["specific_share"].to_numpy(dtype=float)
     places = np.arange(len(top))
-    with _drawing(1.0 + 0.2 * max(len(top), 4)) as figure:
+    with drawing(1.0 + 0.2 * max(len(top), 4)) as figure:
         axis = figure.add_subplot()
-        axis.barh(places, total - specific, 0.72, color=BLUE, label="factor share")
+        axis.barh(places, total - specific, 0.72, color=BLUE, label=shared)
         axis.barh(places, specific, 0.72, left=total - specific, color=ORANGE,
                   label="specific share")  # fmt: skip
         axis.set_yticks(places, [shortened(name, 16) for name in top.index])
@@ -339,8 +341,8 @@ def risk_bars(risks: pd.DataFrame) -> Markup:
         axis.invert_yaxis()
         axis.grid(False, axis="y")
         axis.tick_params(axis="y", length=0)
-        _say_if_empty(axis, total)
-        return _finish(figure, "fig-risks", "Bar chart of the largest predictive risks")
+        say_if_empty(axis, total)
+        return finish(figure, "fig-risks", "Bar chart of the largest predictive risks")
 
 
 def contribution_bars(portfolio: PortfolioRisk) -> Markup:
@@ -350,7 +352,7 @@ def contribution_bars(portfolio: PortfolioRisk) -> Markup:
     places = np.arange(len(parts))
     finite = values[np.isfinite(values)]
     colours = [BLUE] * (len(parts) - 1) + [ORANGE]
-    with _drawing(0.75 + 0.25 * max(len(parts), 3)) as figure:
+    with drawing(0.75 + 0.25 * max(len(parts), 3)) as figure:
         axis = figure.add_subplot()
         axis.barh(places, values, 0.7, color=colours[-len(parts) :])
         for place, value in zip(places, values, strict=True):
@@ -366,14 +368,14 @@ def contribution_bars(portfolio: PortfolioRisk) -> Markup:
         axis.invert_yaxis()
         axis.grid(False, axis="y")
         axis.tick_params(axis="y", length=0)
-        _say_if_empty(axis, values)
-        return _finish(figure, "fig-contributions", "Bar chart of portfolio risk by source")
+        say_if_empty(axis, values)
+        return finish(figure, "fig-contributions", "Bar chart of portfolio risk by source")
 
 
 def universe_lines(coverage: xr.Dataset) -> Markup:
     """Return the number of assets listed, tradable and entered by date."""
     lines = (("listed", GREY, ":"), ("tradable", ORANGE, "--"), ("entered", BLUE, "-"))
-    with _drawing(2.7) as figure:
+    with drawing(2.7) as figure:
         axis = figure.add_subplot()
         for name, colour, dash in lines:
             values = coverage[name].values.astype(float)
@@ -382,17 +384,17 @@ def universe_lines(coverage: xr.Dataset) -> Markup:
         axis.set_ylim(bottom=0)
         axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         _date_axis(axis, "Date (close)")
-        _say_if_empty(axis, values)
-        return _finish(figure, "fig-universe", "Line chart of the number of assets by date")
+        say_if_empty(axis, values)
+        return finish(figure, "fig-universe", "Line chart of the number of assets by date")
 
 
 def priced_line(counts: xr.DataArray) -> Markup:
     """Return the number of assets with a close by date."""
-    with _drawing(2.7) as figure:
+    with drawing(2.7) as figure:
         axis = figure.add_subplot()
         axis.plot(counts[DATE].values, counts.values, color=BLUE)
         axis.set_ylabel("Assets with a close")
         axis.set_ylim(0, 1.08 * max(1, int(counts.max())))
         axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         _date_axis(axis, "Date (close)")
-        return _finish(figure, "fig-priced", "Line chart of the number of priced assets by date")
+        return finish(figure, "fig-priced", "Line chart of the number of priced assets by date")

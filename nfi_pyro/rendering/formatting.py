@@ -31,6 +31,14 @@ def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def digits_for(values: pd.Series, significant: int = 3) -> int:
+    """Return decimals, 0 to 6, that give the largest of `values` some significant digits."""
+    largest = float(np.nanmax(np.abs(values.to_numpy(dtype=float)), initial=0.0))
+    if not largest > 0.0 or math.isinf(largest):
+        return 2
+    return min(max(significant - 1 - math.floor(math.log10(largest)), 0), 6)
+
+
 def percent(value: float, digits: int = 2, *, signed: bool = False) -> str:
     """Return a decimal as percent, for example 0.0123 as ``1.23%``; NaN gives ``n/a``."""
     text = number(100.0 * float(value), digits, signed=signed)

@@ -4,21 +4,15 @@ import math
 
 import numpy as np
 
-from nfi_pyro.dims import ASSET, DATE, FACTOR, STEP
-from nfi_pyro.rendering import figures, tables, verdicts
+from nfi_pyro.dims import FACTOR, STEP
+from nfi_pyro.rendering import figures, selection, tables, verdicts, wording
+from nfi_pyro.rendering.caveats import limits
 from nfi_pyro.rendering.contents import ReportContents
+from nfi_pyro.rendering.factor_sections import dependence, exposures, factors, price_of_risk
 from nfi_pyro.rendering.formatting import day, interval, nats, number, percent
 from nfi_pyro.rendering.page import Drawing, Section, Table, Tile
-from nfi_pyro.rendering.selection import (
-    MOST_ASSETS,
-    MOST_FACTORS,
-    MOST_KL_LINES,
-    MOST_RISKS,
-    MOST_SOURCES,
-    at_level,
-    factor_movement,
-    stride,
-)
+from nfi_pyro.rendering.selection import MOST_KL_LINES, MOST_RISKS, MOST_SOURCES, at_level
+from nfi_pyro.rendering.wording import sentence
 
 
 def build_sections(contents: ReportContents) -> tuple[Section, ...]:
@@ -32,24 +26,17 @@ def build_sections(contents: ReportContents) -> tuple[Section, ...]:
     Returns
     -------
     tuple of Section
-        Eleven sections; each is present whatever is missing from the results, and says so.
+        Eleven sections, and one on the price of risk where the model has a law of exposure; what
+        is missing from the results is said in its section. Where a copula joins the assets, its
+        section stands in the place of that on factors.
     """
+    shared = factors if contents.copula_loading is None else dependence
+    priced = () if contents.pricing is None else (price_of_risk,)
     builders = (
-        _summary, _portfolio, _provenance, _training, _rank_ic, _calibration, _scores, _factors,
-        _exposures, _risks, _limits,
+        _summary, _portfolio, _provenance, _training, _rank_ic, _calibration, _scores, shared,
+        exposures, *priced, _risks, limits,
     )  # fmt: skip
     return tuple(builder(contents) for builder in builders)
-
-
-def factor_share(contents: ReportContents) -> float:
-    """Return the factors' share of the portfolio's variance, NaN when the variance is not > 0."""
-    part, rest = contents.portfolio.factor_variance, contents.portfolio.specific_variance
-    return part / (part + rest) if part + rest > 0 else math.nan
-
-
-def _sentence(subject: str, text: str) -> str:
-    """Return ``subject: text.`` with one full stop, whether or not the text brings its own."""
-    return f"{subject}: {text.strip().rstrip('.')}."
 
 
 def _summary(contents: ReportContents) -> Section:
@@ -81,11 +68,7 @@ def _summary(contents: ReportContents) -> Section:
             "of capital, mean loss beyond the VaR",
         ),
         Tile("VaR 99%", percent(at_level(book.value_at_risk, 0.99)), tail),
-        Tile(
-            "Factor share of variance",
-            percent(factor_share(contents), 1),
-            "of the portfolio; the rest is specific",
-        ),
+        wording.shared_tile(contents),
         Tile("Mean Rank IC", number(skill.mean), f"95% interval {interval(lower, upper)}{bounds}"),
         Tile(
             "Coverage at nominal 95%",
@@ -99,8 +82,8 @@ def _summary(contents: ReportContents) -> Section:
         "Summary",
         "summary",
         (
-            _sentence("Return that is forecast", contents.label),
-            _sentence(
+            sentence("Return that is forecast", contents.label),
+            sentence(
                 "Rank IC, coverage and log score describe these dates", contents.evaluation_span
             ),
         ),
@@ -114,8 +97,7 @@ def _portfolio(contents: ReportContents) -> Section:
     gross, net = np.nansum(np.abs(weights)), np.nansum(weights)
     n_sources = book.factor_contribution.size
     grouped = (
-        f" The {MOST_SOURCES - 2} factors with the largest contribution are shown, the others as "
-        "one bar."
+        " Shared sources with a small contribution are one bar together."
         if n_sources > MOST_SOURCES
         else ""
     )
@@ -131,8 +113,7 @@ def _portfolio(contents: ReportContents) -> Section:
             f"Book: {contents.portfolio_name}, {int((weights != 0).sum())} holdings, gross "
             f"{percent(gross, 1)} and net {percent(net, 1)} of capital. Forecast made at the close "
             f"of {day(book.date)} for one label horizon.",
-            f"Factors carry {percent(factor_share(contents), 1)} of the variance; the rest is "
-            "specific to single assets.",
+            wording.shared_sentence(contents),
         ),
         figures=(Drawing(figures.contribution_bars(book), caption),),
         tables=(tables.portfolio_table(book), tables.holdings_table(book)),
@@ -147,7 +128,7 @@ def _provenance(contents: ReportContents) -> Section:
         "Assets by date. Listed: has a price. Tradable: in the universe, decided at the close. "
         "Entered: tradable with finite features at every lag, so that the model sees it."
     )
-    timing = _sentence("Label timing", contents.label)
+    timing = sentence("Label timing", contents.label)
     return Section(
         "What was fitted on what",
         "Provenance",
@@ -161,15 +142,11 @@ def _provenance(contents: ReportContents) -> Section:
 def _training(contents: ReportContents) -> Section:
     history = contents.history
     n_steps, n_factors = history["kl"].sizes[STEP], history["kl"].sizes[FACTOR]
-    others = (
-        f" The {MOST_KL_LINES} of {n_factors} factors with the largest KL at the end are coloured."
-        if n_factors > MOST_KL_LINES
-        else ""
-    )
     drawings = (
         Drawing(
             figures.elbo_curve(history),
-            f"ELBO over {n_steps:,} training steps, returns in training-sd units; higher is "
+            f"{selection.objective_name(history)} over {n_steps:,} training steps, returns in "
+            "training-sd units; higher is "
             "better. The lowest 1% of steps may lie below the frame.",
         ),
         Drawing(
@@ -177,15 +154,34 @@ def _training(contents: ReportContents) -> Section:
             "Scores on the validation dates by epoch; higher is better. The fit that this report "
             "uses is the one of the best epoch.",
         ),
-        Drawing(
-            figures.kl_curves(history),
-            "KL divergence of posterior from prior by factor, moving average. A factor near zero "
-            f"has learned nothing beyond its prior.{others}",
-        ),
+        *((Drawing(figures.kl_curves(history), _kl_caption(n_factors)),) if n_factors else ()),
     )
     verdict = verdicts.training_verdict(history)
-    return Section(
-        "Training", "Training", "training", (verdict,) if verdict else (), figures=drawings
+    missing = (
+        ""
+        if n_factors
+        else "The model has no latent variable: there is no KL divergence to show, and the curve "
+        "is the log likelihood of the training returns."
+    )
+    paragraphs = tuple(text for text in (verdict, missing) if text)
+    return Section("Training", "Training", "training", paragraphs, figures=drawings)
+
+
+def _kl_caption(n_factors: int) -> str:
+    """Return what the curves of the KL divergence are."""
+    if n_factors == 1:
+        return (
+            "KL divergence of posterior from prior, all factors together, moving average. Near "
+            "zero the returns of a date teach nothing beyond the prior."
+        )
+    others = (
+        f" The {MOST_KL_LINES} of {n_factors} factors with the largest KL at the end are coloured."
+        if n_factors > MOST_KL_LINES
+        else ""
+    )
+    return (
+        "KL divergence of posterior from prior by factor, moving average. A factor near zero has "
+        f"learned nothing beyond its prior.{others}"
     )
 
 
@@ -209,7 +205,7 @@ def _rank_ic(contents: ReportContents) -> Section:
         f"standard error {number(skill.standard_error, 4)} (Newey-West, {skill.n_lags} lags); mean "
         f"over standard deviation of the dates (ICIR) {number(skill.icir, 2)}, not annualised."
     )
-    span = _sentence("Dates", contents.evaluation_span)
+    span = sentence("Dates", contents.evaluation_span)
     return Section(
         "Rank IC",
         "Rank IC",
@@ -234,7 +230,7 @@ def _calibration(contents: ReportContents) -> Section:
             "the dashed line the intervals are too narrow, above it too wide.",
         ),
     )
-    span = _sentence("Dates", contents.evaluation_span)
+    span = sentence("Dates", contents.evaluation_span)
     return Section(
         "Calibration",
         "Calibration",
@@ -265,70 +261,23 @@ def _scores(contents: ReportContents) -> Section:
         notes=(
             "The standard error is Newey-West over dates, so it allows for scores that stay high "
             "or low for several days.",
-            _sentence("Dates", contents.evaluation_span),
+            sentence("Dates", contents.evaluation_span),
         ),
-    )
-
-
-def _factors(contents: ReportContents) -> Section:
-    factors = contents.factors
-    n_factors, n_dates = factors.sizes[FACTOR], factors.sizes[DATE]
-    moved = factor_movement(factors)
-    caption = (
-        "Each factor's return, percent per unit exposure. Orange: the prior, known at the close. "
-        "Blue: the posterior, after the returns of the date were seen."
-    )
-    if n_factors > MOST_FACTORS:
-        caption += (
-            f" Shown are the {MOST_FACTORS} of {n_factors} factors whose posterior moved most "
-            "from the prior."
-        )
-    if stride(n_dates) > 1:
-        caption += f" One date in {stride(n_dates)} is drawn."
-    verdict = "No factor has a finite posterior on these dates."
-    if moved.notna().any():
-        verdict = (
-            f"The posterior of {moved.idxmax()} moved most: {number(moved.max(), 2)} prior sd "
-            f"(root mean square over {n_dates:,} dates)."
-        )
-    return Section(
-        "Factors",
-        "Factors",
-        "factors",
-        (verdict,),
-        figures=(Drawing(figures.factor_states(factors), caption),),
-        tables=(tables.factor_table(factors),),
-        notes=(
-            "Only the prior makes forecasts. The posterior has seen the returns that it describes.",
-        ),
-    )
-
-
-def _exposures(contents: ReportContents) -> Section:
-    exposures = contents.exposures
-    n_assets = exposures.sizes[ASSET]
-    caption = f"Exposures of {n_assets} assets on {day(contents.portfolio.date)}."
-    if n_assets > MOST_ASSETS:
-        caption = (
-            f"Exposures on {day(contents.portfolio.date)} of the {MOST_ASSETS} of {n_assets} "
-            "assets with the largest norm, largest first."
-        )
-    caption += " Blue is positive, orange negative, grey missing."
-    text = "Exposures are dimensionless; a factor's return times the exposure is a return."
-    if np.isnan(exposures.values.astype(float)).any():
-        text += " Some are missing; the table leaves them out."
-    return Section(
-        "Exposures",
-        "Exposures",
-        "exposures",
-        (text,),
-        figures=(Drawing(figures.exposure_map(exposures), caption),),
-        tables=(tables.exposure_table(exposures),),
     )
 
 
 def _risks(contents: ReportContents) -> Section:
     n_shown = min(MOST_RISKS, len(contents.risks))
+    deviation = contents.risks["standard_deviation"]
+    same = len(deviation) > 1 and deviation.max() - deviation.min() <= 1e-5 * deviation.max()
+    about = (
+        f"One-asset forecasts made at the close of {day(contents.portfolio.date)}, for one label "
+        "horizon.",
+        "The model gives every asset the same standard deviation, so the order says nothing."
+        if same
+        else "",
+        wording.own_share_sentence(contents),
+    )
     caption = (
         f"The {n_shown} largest of {len(contents.risks)} predictive standard deviations. The bar's "
         "length is the standard deviation, its colours the shares of variance."
@@ -337,51 +286,9 @@ def _risks(contents: ReportContents) -> Section:
         "Largest predictive risks",
         "Largest risks",
         "largest-risks",
-        (
-            f"One-asset forecasts made at the close of {day(contents.portfolio.date)}, for one "
-            "label horizon.",
+        (" ".join(text for text in about if text),),
+        figures=(
+            Drawing(figures.risk_bars(contents.risks, wording.shared_label(contents)), caption),
         ),
-        figures=(Drawing(figures.risk_bars(contents.risks), caption),),
         tables=(tables.risk_table(contents.risks),),
     )
-
-
-def _limits(contents: ReportContents) -> Section:
-    told = [
-        f"{label}: {text}"
-        for items in contents.provenance.values()
-        for label, text in items.items()
-        if "surviv" in f"{label} {text}".lower()
-    ]
-    told += [str(rule) for rule in contents.ledger["rule"] if "surviv" in str(rule).lower()]
-    if told:
-        survivors = (
-            f"Survivorship, as the data state it: “{'; '.join(told)}”. Where the assets "
-            "were chosen because they still exist, past returns and skill look better than they "
-            "could have been."
-        )
-    else:
-        survivors = (
-            "The provenance does not say whether the list of assets was drawn up with hindsight. "
-            "If it was, past returns and skill look better than they could have been."
-        )
-    covered = verdicts.coverage_at(contents.calibration, 0.95)[0]
-    notes = (
-        _sentence("Dates of the Rank IC, calibration and score figures", contents.evaluation_span)
-        + " Figures on dates that were used in training or in choosing the epoch flatter the "
-        "model; only dates after both are a test.",
-        "Factors are identified only up to rotation, sign and shift. A single factor has no name "
-        "of its own; alpha, and beta times the prior mean, are known only as a sum.",
-        "Given the factors, returns are Gaussian or a mixture of a few Gaussians, so the tails may "
-        f"be too thin. Look at coverage at 95%: {percent(covered, 1)} "
-        f"({verdicts.coverage_phrase(contents.calibration, 0.95)}), and at the two end bins of "
-        "the PIT.",
-        "One fit is one local optimum of the objective. The spread over restarts is not part of "
-        "any interval here, nor is the choice of model.",
-        survivors,
-        "Value at risk is a quantile of the next label horizon's return, under the model. It is no "
-        "bound on the loss, it does not add up over days, and it is not a stop-loss.",
-        "Costs, taxes, market impact and limits on borrowing are left out.",
-        "Nothing here is investment advice.",
-    )
-    return Section("What these figures do and do not say", "Limits", "limits", notes=notes)

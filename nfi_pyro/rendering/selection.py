@@ -17,6 +17,9 @@ MOST_ASSETS = 40
 MOST_RISKS = 20
 MOST_SOURCES = 16
 MOST_KL_LINES = 6
+MOST_PRICES = 20
+MOST_INTERACTIONS = 10
+PRICE_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_POINTS = 300
 Z_95 = 1.959963984540054  # two-sided 95 percent of the standard normal
 
@@ -42,6 +45,17 @@ def stride(length: int) -> int:
 def axis_values(data: xr.Dataset | xr.DataArray, dim: str) -> np.ndarray:
     """Return the coordinate of `dim`, or 0, 1, 2, ... where it has none."""
     return data[dim].values
+
+
+def objective_name(history: xr.Dataset) -> str:
+    """Return what the training curve is: without a latent variable there is nothing to bound."""
+    return "ELBO" if history["kl"].sizes[FACTOR] else "Log likelihood"
+
+
+def kl_names(history: xr.Dataset) -> list[str]:
+    """Return the names of the KL columns; a single column is of all factors together."""
+    names = [str(name) for name in axis_values(history["kl"], FACTOR)]
+    return ["all factors"] if len(names) == 1 else names
 
 
 def nominal_levels(calibration: Calibration) -> np.ndarray:
@@ -111,6 +125,8 @@ def shown_exposures(exposures: xr.DataArray) -> xr.DataArray:
 def shown_contributions(contribution: xr.DataArray) -> pd.Series:
     """Return contributions by source, the smallest ones summed into one row of the rest.
 
+    Of more than `MOST_SOURCES`, those below a two-thousandth of the total are never shown alone.
+
     Parameters
     ----------
     contribution : DataArray, shape (source,)
@@ -119,7 +135,9 @@ def shown_contributions(contribution: xr.DataArray) -> pd.Series:
     series = pd.Series(contribution.values, index=[str(s) for s in contribution["source"].values])
     if len(series) <= MOST_SOURCES:
         return series
-    kept = largest(series.iloc[:-1].abs(), MOST_SOURCES - 2)
+    size = series.iloc[:-1].abs()
+    floor = 0.0005 * np.nan_to_num(abs(series.sum()))
+    kept = [k for k in largest(size, MOST_SOURCES - 2) if not size.iloc[k] < floor]
     rest = series.iloc[:-1].drop(series.index[kept])
     parts = [series.iloc[kept], pd.Series({f"{len(rest)} others": rest.sum()}), series.iloc[-1:]]
     return pd.concat(parts)
@@ -129,3 +147,68 @@ def at_level(values: xr.DataArray, level: float) -> float:
     """Return the value at a level, NaN when that level was not computed."""
     match: Any = np.isclose(values["level"].values.astype(float), level)
     return float(values.values[match][0]) if match.any() else float("nan")
+
+
+def price_spread(pricing: xr.Dataset) -> pd.DataFrame:
+    """Return how the price of each exposure lies over assets, largest effect first.
+
+    Parameters
+    ----------
+    pricing : Dataset
+        `jacobian` g and `beta`, both (asset, factor), and `price_of_risk` (factor,).
+
+    Returns
+    -------
+    DataFrame indexed by factor
+        `common`, `mean` and the quantiles `PRICE_QUANTILES` (columns ``5%`` to ``95%``) of g,
+        decimal return per unit exposure; `exposure_sd`; `effect`, the mean absolute g times that;
+        and `heterogeneity`, ``std_i(g) sd_i(beta)``: both decimal return. Moments are over the
+        assets of the date (ddof 0). Sorted by `effect`.
+    """
+    price = pricing["jacobian"].transpose(ASSET, FACTOR).values.astype(float)
+    spread = pricing["beta"].transpose(ASSET, FACTOR).values.astype(float).std(axis=0)
+    table = pd.DataFrame(
+        {
+            "common": pricing["price_of_risk"].values.astype(float),
+            "mean": price.mean(axis=0),
+            **{f"{q:.0%}": np.quantile(price, q, axis=0) for q in PRICE_QUANTILES},
+            "exposure_sd": spread,
+            "effect": np.abs(price).mean(axis=0) * spread,
+            "heterogeneity": price.std(axis=0) * spread,
+        },
+        index=[str(name) for name in axis_values(pricing, FACTOR)],
+    )
+    return table.sort_values("effect", ascending=False, kind="stable")
+
+
+def total_heterogeneity(pricing: xr.Dataset) -> float:
+    """Return ``sqrt(trace(Cov_i(g) Cov_i(beta)))``, decimal return: the same in every basis."""
+    parts = [pricing[name].transpose(ASSET, FACTOR).values for name in ("jacobian", "beta")]
+    price, beta = (part - part.mean(axis=0) for part in parts)
+    product = (price.T @ price) * (beta.T @ beta) / max(len(price), 1) ** 2
+    return float(np.sqrt(max(product.sum(), 0.0)))
+
+
+def interactions(pricing: xr.Dataset) -> pd.DataFrame:
+    """Return the curvature of the expected return by pair of exposures, largest first.
+
+    Returns
+    -------
+    DataFrame indexed by pair
+        `size`, mean over assets of ``|H_jk| sd_j sd_k``, and `mean`, that of ``H_jk sd_j sd_k``:
+        decimal return. A factor with itself is its curvature.
+    """
+    hessian = pricing["hessian"].transpose(ASSET, FACTOR, ...).values.astype(float)
+    spread = pricing["beta"].transpose(ASSET, FACTOR).values.astype(float).std(axis=0)
+    names = [str(name) for name in axis_values(pricing, FACTOR)]
+    upper = np.triu_indices(len(names))
+    scale = np.outer(spread, spread)[upper]
+    pairs = [f"{names[j]} × {names[k]}" for j, k in zip(*upper, strict=True)]
+    table = pd.DataFrame(
+        {
+            "size": np.abs(hessian).mean(axis=0)[upper] * scale,
+            "mean": hessian.mean(axis=0)[upper] * scale,
+        },
+        index=pairs,
+    )
+    return table.sort_values("size", ascending=False, kind="stable")

@@ -9,9 +9,18 @@ import xarray as xr
 from nfi_pyro.diagnostics.results import Calibration, ScoreTable
 from nfi_pyro.dims import ASSET, DATE, FACTOR
 from nfi_pyro.portfolio.results import PortfolioRisk
-from nfi_pyro.rendering.formatting import count, number, percent, percent_interval
+from nfi_pyro.rendering.formatting import count, digits_for, number, percent, percent_interval
 from nfi_pyro.rendering.page import Table
-from nfi_pyro.rendering.selection import MOST_RISKS, axis_values, factor_movement, nominal_levels
+from nfi_pyro.rendering.selection import (
+    MOST_INTERACTIONS,
+    MOST_PRICES,
+    MOST_RISKS,
+    axis_values,
+    factor_movement,
+    interactions,
+    nominal_levels,
+    price_spread,
+)
 
 MOST_HOLDINGS = 10
 MEASURES = (("value_at_risk", "Value at risk"), ("expected_shortfall", "Expected shortfall"))
@@ -44,12 +53,13 @@ def holdings_table(portfolio: PortfolioRisk) -> Table:
     weights = portfolio.weights.to_series().reindex(contribution.index).fillna(0.0)
     order = contribution.sort_values(ascending=False, kind="stable").index[:MOST_HOLDINGS]
     total = portfolio.standard_deviation
+    fine = max(3, digits_for(100 * contribution[order], 2))  # a book of thousands has small parts
     rows = tuple(
         (
             str(asset),
             percent(weights[asset]),
-            percent(contribution[asset], 3),
-            percent(contribution[asset] / total, 1) if total > 0 else "n/a",
+            percent(contribution[asset], fine),
+            percent(contribution[asset] / total, fine - 2) if total > 0 else "n/a",
         )
         for asset in order
     )
@@ -141,8 +151,8 @@ def factor_table(factors: xr.Dataset) -> Table:
     )
 
 
-def exposure_table(exposures: xr.DataArray) -> Table:
-    """Return mean and spread over assets of each factor's exposures."""
+def exposure_table(exposures: xr.DataArray, name: str = "Factor") -> Table:
+    """Return mean and spread over assets of each column of the exposures; `name` heads them."""
     table = exposures.transpose(ASSET, FACTOR).to_pandas()
     frame = pd.DataFrame(table)
     rows = tuple(
@@ -158,13 +168,13 @@ def exposure_table(exposures: xr.DataArray) -> Table:
     )
     return Table(
         "Exposures (beta, no unit) over the assets of the forecast date.",
-        ("Factor", "Mean", "Sd", "Smallest", "Largest", "Assets"),
+        (name, "Mean", "Sd", "Smallest", "Largest", "Assets"),
         rows,
     )
 
 
-def risk_table(risks: pd.DataFrame) -> Table:
-    """Return the assets with the largest predictive standard deviation."""
+def risk_table(risks: pd.DataFrame, own: str = "Specific share") -> Table:
+    """Return the assets with the largest predictive standard deviation; `own` heads a column."""
     top = risks.head(MOST_RISKS)
     rows = tuple(
         (
@@ -182,6 +192,86 @@ def risk_table(risks: pd.DataFrame) -> Table:
     return Table(
         f"The {len(rows)} largest of {len(risks)} assets by predictive standard deviation, over "
         "one label horizon. Losses (VaR, expected shortfall) are positive.",
-        ("Asset", "Mean (bp)", "Sd", "Specific share", "VaR 95", "VaR 99", "ES 95", "ES 99"),
+        ("Asset", "Mean (bp)", "Sd", own, "VaR 95", "VaR 99", "ES 95", "ES 99"),
+        rows,
+    )
+
+
+def price_table(pricing: xr.Dataset, *, is_linear: bool, has_factors: bool) -> Table:
+    """Return the price of each exposure over the assets, basis points; the largest effect first."""
+    table = price_spread(pricing)
+    shown = table.head(MOST_PRICES)
+    price, size = digits_for(1e4 * table["mean"]), digits_for(1e4 * table["effect"])
+    small = digits_for(1e4 * table["heterogeneity"])
+    rows = []
+    for name, row in shown.iterrows():
+        slope = "mean" if is_linear or not has_factors else "common"
+        cells = [number(1e4 * row[slope], price, signed=True)]
+        if not is_linear:
+            middle = [row["mean"]] if has_factors else []
+            for value in (*middle, row["5%"], row["95%"]):
+                cells.append(number(1e4 * value, price, signed=True))
+        cells += [number(row["exposure_sd"], 3), number(1e4 * row["effect"], size)]
+        cells.append("0" if is_linear else number(1e4 * row["heterogeneity"], small))
+        rows.append((str(name), *cells))
+    first = "Price" if is_linear else "Common part" if has_factors else "Mean"
+    spread = () if is_linear else ("Mean", "5%", "95%") if has_factors else ("5%", "95%")
+    header = ("Exposure", first, *spread, "Sd of exposure", "Effect", "Heterogeneity")
+    count_shown = (
+        f"The {len(shown)} largest of {len(table)} exposures"
+        if len(table) > len(shown)
+        else f"All {len(table)} exposures"
+    )
+    over = "" if is_linear else " Mean, 5% and 95% are over assets."
+    return Table(
+        f"{count_shown}, largest effect first. Prices in basis points of expected return per unit "
+        f"exposure and label horizon.{over} Effect (mean absolute price times sd of exposure) and "
+        "heterogeneity (sd of price times sd of exposure) in basis points.",
+        header,
+        tuple(rows),
+    )
+
+
+def interaction_table(pricing: xr.Dataset) -> Table:
+    """Return the pairs of exposures that bend the expected return most, basis points."""
+    table = interactions(pricing)
+    shown = table.head(MOST_INTERACTIONS)
+    digits = digits_for(1e4 * table["size"])
+    rows = tuple(
+        (
+            str(pair),
+            number(1e4 * row["size"], digits),
+            number(1e4 * row["mean"], digits, signed=True),
+        )
+        for pair, row in shown.iterrows()
+    )
+    return Table(
+        f"The {len(shown)} largest of {len(table)} second derivatives of the expected return, "
+        "times the sds of both exposures: basis points by which one more sd of one exposure moves "
+        "the effect of one sd of the other. A pair of one with itself is curvature. Size: mean "
+        "absolute value over assets.",
+        ("Pair", "Size (bp)", "Mean (bp)"),
+        rows,
+    )
+
+
+def copula_table(loading: xr.DataArray) -> Table:
+    """Return what each shared normal of the copula is to the assets."""
+    table = loading.transpose(ASSET, ...).values.astype(float)
+    names = [str(name) for name in loading["column"].values]
+    shares = np.square(table).mean(axis=0)
+    rows = tuple(
+        (
+            names[k],
+            number(table[:, k].mean(), 3, signed=True),
+            number(table[:, k].std(ddof=0), 3),
+            percent(shares[k], 2),
+        )
+        for k in range(len(names))
+    )
+    return Table(
+        f"Correlation of an asset's normal score with each shared normal over {len(table):,} "
+        "assets, in the copula's order, and the mean share of the score's variance that it gives.",
+        ("Shared normal", "Mean", "Sd", "Share of score variance"),
         rows,
     )

@@ -8,7 +8,13 @@ import xarray as xr
 from nfi_pyro.diagnostics.results import Calibration, InformationCoefficient, ScoreTable
 from nfi_pyro.dims import EPOCH
 from nfi_pyro.rendering.formatting import interval, nats, number, percent, percent_interval
-from nfi_pyro.rendering.selection import Z_95, axis_values, nominal_levels, smoothed
+from nfi_pyro.rendering.selection import (
+    Z_95,
+    axis_values,
+    nominal_levels,
+    objective_name,
+    smoothed,
+)
 
 
 def rank_ic_verdict(result: InformationCoefficient) -> str:
@@ -140,11 +146,13 @@ def best_baseline(scores: ScoreTable) -> tuple[str, float, float] | None:
 def training_verdict(history: xr.Dataset) -> str:
     """Return whether training had levelled off, the best epoch, and what the curve is."""
     elbo = smoothed(history["elbo"].values.astype(float))
+    bound = objective_name(history)
+    called = bound if bound == "ELBO" else bound.lower()
     parts = []
     if len(elbo) >= 20 and np.isfinite(elbo[[-1, -1 - len(elbo) // 10]]).all():
         change = elbo[-1] - elbo[-1 - len(elbo) // 10]
         parts.append(
-            f"Over the last tenth of the {len(elbo):,} steps the smoothed ELBO changed by "
+            f"Over the last tenth of the {len(elbo):,} steps the smoothed {called} changed by "
             f"{nats(change, signed=True)} per cell."
         )
     epochs = axis_values(history["validation_log_score"], EPOCH)
@@ -155,9 +163,11 @@ def training_verdict(history: xr.Dataset) -> str:
             parts.append("It is the last one, so longer training might score better.")
     if np.isnan(history["elbo"].values.astype(float)).any():
         n_missing = int(np.isnan(history["elbo"].values.astype(float)).sum())
-        parts.append(f"{n_missing:,} steps have no finite ELBO and are left out of the average.")
+        parts.append(
+            f"{n_missing:,} steps have no finite {called} and are left out of the average."
+        )
     objective = history.attrs.get("objective", "elbo")
-    if objective != "elbo":
+    if objective != "elbo" and bound == "ELBO":
         parts.append(
             f'Training maximised "{objective}", so the curve called ELBO is that objective\'s '
             "likelihood term less the KL: not a bound on the evidence."

@@ -1,6 +1,5 @@
 """Fit a variational model to a panel: scales from training dates, loop, best state, provenance."""
 
-import hashlib
 import sys
 import time
 from pathlib import Path
@@ -12,14 +11,20 @@ from tqdm.auto import tqdm
 
 from nfi_pyro.data.panel import Panel, PanelBlocks, check_panel
 from nfi_pyro.data.splits import DateSplit, split_dates
-from nfi_pyro.data.store.digests import panel_hash, variable_digests
+from nfi_pyro.data.store.digests import exposures_hash, panel_hash
 from nfi_pyro.data.training.transform_chain import TransformChain
 from nfi_pyro.data.training.windows import PanelWindows
 from nfi_pyro.errors import CheckpointError, PanelError, SpecError
 from nfi_pyro.svi.checkpoint import load_state, make_folder, save_state
 from nfi_pyro.svi.config import SVIConfig, check_seed
 from nfi_pyro.svi.finish import finish
-from nfi_pyro.svi.inputs import check_exposures, check_sizes, given_names, warn_of_percent
+from nfi_pyro.svi.inputs import (
+    check_exposures,
+    check_known,
+    check_sizes,
+    given_names,
+    warn_of_percent,
+)
 from nfi_pyro.svi.loop import TrainingLoop
 from nfi_pyro.svi.record import fit_provenance, training_history
 from nfi_pyro.svi.trained import SVIFit
@@ -124,6 +129,8 @@ def _prepare(
     """Return a loop over standardised windows, and the transforms of the features."""
     dates = panel["date"].values
     train, validation = split.train.positions(dates), split.validation.positions(dates)
+    if model.uses_exposures:
+        check_known(panel, train)
     names = tuple(str(name) for name in panel["feature"].values)
     transforms = TransformChain.fit(config.transforms, PanelBlocks(panel, train), names)
     tradable = panel["tradable"].values[train]
@@ -199,10 +206,7 @@ def _identity(
 ) -> dict[str, Any]:
     """Return what two fits must share to be the same fit."""
     training = config.model_dump(mode="json", exclude={"progress"})
-    given = {}
-    if model.uses_exposures and "exposures" in panel:
-        exposures = panel["exposures"]
-        given["exposures_hash"] = hashlib.sha256(variable_digests(exposures).tobytes()).hexdigest()
+    given = {"exposures_hash": exposures_hash(panel)} if model.uses_exposures else {}
     return given | {
         "model": model.name,
         "spec": model.spec.model_dump(),

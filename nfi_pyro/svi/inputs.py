@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nfi_pyro.data.panel import Panel
+from nfi_pyro.data.panel import Panel, cells
 from nfi_pyro.data.training.windows import PanelWindows
 from nfi_pyro.errors import PanelError, name_places
 
@@ -15,6 +15,10 @@ _NULL = 1e-10
 
 class ReturnScaleWarning(UserWarning):
     """Returns are so large that they may be in percent."""
+
+
+class MissingExposureWarning(UserWarning):
+    """Tradable cells do not enter because an exposure is not known."""
 
 
 def given_names(model: Any, panel: Panel) -> list[str]:
@@ -59,6 +63,42 @@ def check_sizes(model: Any, panel: Panel) -> None:
         )
 
 
+def check_known(panel: Panel, train: slice) -> None:
+    """Refuse exposures that are infinite or unknown in training, and say where others are missing.
+
+    Raises
+    ------
+    PanelError
+        Names the columns or the places.
+    """
+    if "exposures" not in panel:
+        return
+    values = panel["exposures"].to_numpy()
+    tradable = panel["tradable"].to_numpy()
+    names = panel["exposures"]["factor"].values
+    infinite = tradable & np.isinf(values).any(axis=2)
+    if infinite.any():
+        raise PanelError(
+            f"exposures must be finite or NaN (not known); got {int(infinite.sum())} infinite "
+            f"cells at {name_places(cells(panel, infinite))}. Mask them, or clip them on purpose."
+        )
+    known = np.isfinite(values) & tradable[..., None]
+    never = ~known[train].any(axis=(0, 1))
+    if never.any():
+        raise PanelError(
+            "every exposure must be known somewhere in training; got none at "
+            f"{name_places(names[never])}. Leave it out, or choose other training dates."
+        )
+    missing = tradable & ~known.all(axis=2)
+    if missing.any():
+        warnings.warn(
+            f"{int(missing.sum())} of {int(tradable.sum())} tradable cells lack an exposure and do "
+            f"not enter, at {name_places(cells(panel, missing))}.",
+            MissingExposureWarning,
+            stacklevel=3,
+        )
+
+
 def check_exposures(windows: PanelWindows, train: slice, names: list[str]) -> None:
     """Refuse exposures that do not vary, or are linear combinations of each other.
 
@@ -70,20 +110,23 @@ def check_exposures(windows: PanelWindows, train: slice, names: list[str]) -> No
     PanelError
         Names the columns.
     """
-    scatter, square, count = 0.0, 0.0, 0
+    size = len(names)
+    scatter, square, count = np.zeros((size, size)), np.zeros(size), 0
     for start, stop in windows.blocks(train, 32):
         batch = windows.batch(start, stop)
         mask = batch.tradable.cpu().numpy()[..., None]
         values = np.where(mask, batch.given_exposures.cpu().numpy().astype(np.float64), 0.0)
-        cells = mask.sum(1, keepdims=True)
-        centred = np.where(mask, values - values.sum(1, keepdims=True) / np.maximum(cells, 1), 0.0)
+        present = mask.sum(1, keepdims=True)
+        centred = np.where(
+            mask, values - values.sum(1, keepdims=True) / np.maximum(present, 1), 0.0
+        )
         rows = centred.reshape(-1, centred.shape[-1])
         scatter = scatter + rows.T @ rows
         square = square + np.square(values).sum((0, 1))
-        count += int(cells.sum())
+        count += int(present.sum())
     spread = np.sqrt(np.diagonal(scatter) / max(count, 1))
-    size = np.sqrt(square / max(count, 1))
-    still = spread <= 1e-6 * np.maximum(size, 1e-12)
+    level = np.sqrt(square / max(count, 1))
+    still = spread <= 1e-6 * np.maximum(level, 1e-12)
     if still.any():
         raise PanelError(
             "exposures must vary over the assets of a training date; got columns that do not: "

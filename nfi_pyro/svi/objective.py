@@ -52,10 +52,10 @@ def evaluate_objective(
     offers `expected_log_prob` (``elbo``) or `marginal_log_prob` (``marginal``, ``paper``) is
     integrated against the guide's ``z``; any other observed site counts its `log_prob`; a latent
     site counts its KL in closed form. A site ``penalty`` is a log prior of the networks: it enters
-    the loss per observed cell and no figure else. Masks are honoured by `torch.where`, so an unobserved cell
-    has neither value nor gradient. ``elbo`` is ``E_q[log p(y|z)] - KL``; per date and cell the
-    scales of the date plate cancel, so block size does not change the learning rate. ``paper``
-    is Eq. 17: ``-(1/N_t) sum_i log p(y_i) + kl_weight KL_t`` averaged over dates.
+    the loss per observed cell and no figure else. Masks are honoured by `torch.where`, so an
+    unobserved cell has neither value nor gradient. ``elbo`` is ``E_q[log p(y|z)] - KL``; per date
+    and cell the scales of the date plate cancel, so block size does not change the learning rate.
+    ``paper`` is Eq. 17: ``-(1/N_t) sum_i log p(y_i) + kl_weight KL_t`` averaged over dates.
 
     Parameters
     ----------

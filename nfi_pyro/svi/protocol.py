@@ -16,13 +16,10 @@ class VariationalModel(Protocol):
     """A Pyro model and guide over a context that the networks make once per step.
 
     The class also takes ``(spec, *, seed)`` in its constructor, so that a fit can start from
-    its own seed, and is a `torch.nn.Module`. ``spec`` has `lags`, and `n_features` or, where
-    `uses_exposures`, `n_exposures`.
+    its own seed, and is a `torch.nn.Module`. ``spec`` has `lags`.
     """
 
     name: str
-    uses_exposures: bool
-    """Whether the model prices given exposures (the panel's own, else its features)."""
 
     @property
     def spec(self) -> BaseModel:
@@ -40,7 +37,13 @@ class VariationalModel(Protocol):
 
 @runtime_checkable
 class PricingModel(VariationalModel, Protocol):
-    """A variational model whose returns share factors in a closed-form law."""
+    """A variational model with a closed-form law of returns, whose assets may share factors.
+
+    ``spec`` has `n_features` or, where `uses_exposures`, `n_exposures`.
+    """
+
+    uses_exposures: bool
+    """Whether the model prices given exposures (the panel's own, else its features)."""
 
     def law(self, context: Any) -> FactorMixture:
         """Return the law given shared z and its prior; without factors where none is shared."""

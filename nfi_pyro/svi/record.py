@@ -93,7 +93,9 @@ def _n_factors(loop: TrainingLoop) -> int:
     """Return how many factors the law of the model has."""
     start = loop.train.start
     with torch.no_grad():
-        return loop.model.law(loop.model.context(loop.windows.batch(start, start + 1))).beta.shape[-1]
+        return loop.model.law(loop.model.context(loop.windows.batch(start, start + 1))).beta.shape[
+            -1
+        ]
 
 
 def _lineage(loop: TrainingLoop, panel: Panel) -> dict[str, Any]:

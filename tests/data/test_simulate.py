@@ -274,7 +274,9 @@ def test_truth_refuses_what_it_has_no_law_for() -> None:
         ("tail_dof", 2.0, "greater than 2"),
         ("specific_scale", 0.0, "greater than 0"),
         ("return_scale", math.inf, "finite number"),
-        ("alpha_form", "cubic", "'affine' or 'tanh'"),
+        ("alpha_form", "cubic", "'affine', 'tanh' or 'exposures'"),
+        ("market_intercept", 1.5, "less than or equal to 1"),
+        ("tail_share", 1.0, "less than 1"),
         ("sparsity", 0.5, "Extra inputs are not permitted"),
     ],
 )

@@ -17,6 +17,7 @@ from nfi_pyro.diagnostics.scores import (
     hac_standard_error,
     information_coefficient,
     newey_west_lags,
+    paired_differences,
 )
 from nfi_pyro.errors import PanelError, ShapeError, SpecError
 
@@ -48,6 +49,8 @@ def test_default_lags_follow_the_rule_and_fit_a_short_series() -> None:
     assert hac_standard_error(series) == hac_standard_error(series, 4)
     assert hac_standard_error(np.array([1.0, 2.0])) == hac_standard_error(np.array([1.0, 2.0]), 1)
     assert math.isnan(hac_standard_error(np.array([1.0])))
+    assert [newey_west_lags(100, horizon) for horizon in (1, 5, 6, 20, 200)] == [4, 4, 5, 19, 99]
+    assert [newey_west_lags(n, 20) for n in (0, 1, 2, 7)] == [0, 0, 1, 6]
     assert hac_standard_error(np.full(7, 0.1)) == pytest.approx(0.0, abs=1e-15)
 
 
@@ -80,6 +83,9 @@ def test_information_coefficient_agrees_with_scipy_and_statsmodels() -> None:
     assert (found.n_dates, found.n_skipped, found.n_lags) == (29, 2, 3)
     assert found.mean == pytest.approx(series.mean(), abs=1e-12)
     assert found.icir == pytest.approx(series.mean() / series.std(ddof=1), rel=1e-12)
+    long = information_coefficient(forecast, realised, horizon=9)
+    assert (long.n_lags, long.mean) == (8, found.mean)
+    assert long.standard_error == pytest.approx(hac_standard_error(series, 8), rel=1e-12)
     fit = sm.OLS(series, np.ones(29)).fit(
         cov_type="HAC", cov_kwds={"maxlags": 3, "use_correction": False}
     )
@@ -171,6 +177,52 @@ def test_difference_error_is_statsmodels_on_a_full_panel() -> None:
     )
     error = float(found.table["difference_standard_error"].sel(forecast="other"))
     assert error == pytest.approx(ols.bse[0], rel=1e-10)
+
+
+def test_differences_from_any_forecast_are_paired_by_cell() -> None:
+    names = ("a", "b", "c")
+    log_scores = {name: _random_cells(21 + k) + 0.1 * k for k, name in enumerate(names)}
+    crps = {name: abs(_random_cells(25 + k)) * (1 + 0.1 * k) for k, name in enumerate(names)}
+    log_scores["b"][4] = np.nan
+    crps["c"][7, :11] = np.nan
+    table = compare_forecasts(log_scores, crps, horizon=7)
+    found = paired_differences(table, "b", horizon=7)
+    both = log_scores["a"] + log_scores["b"] + log_scores["c"]
+    scored = (both + crps["a"] + crps["b"] + crps["c"]).notnull()
+    np.testing.assert_array_equal(table.scored, scored)
+    weight = scored.sum("asset").values
+    kept = weight > 0
+    assert kept.sum() == 30
+    columns = {
+        ("log_score_difference", "difference_standard_error"): log_scores,
+        ("crps_difference", "crps_difference_standard_error"): crps,
+    }
+    for (difference, error), values in columns.items():
+        for name in ("a", "c"):
+            gap = (values[name] - values["b"]).where(scored)
+            mean = float(found[difference].sel(forecast=name))
+            assert mean == pytest.approx(np.nanmean(gap.values), rel=1e-10)
+            centred = (gap - mean).sum("asset").values[kept] / weight[kept].mean()
+            ols = sm.OLS(centred, np.ones(30)).fit(
+                cov_type="HAC", cov_kwds={"maxlags": 6, "use_correction": False}
+            )
+            assert float(found[error].sel(forecast=name)) == pytest.approx(ols.bse[0], rel=1e-9)
+        assert float(found[difference].sel(forecast="b")) == 0.0
+        assert float(found[error].sel(forecast="b")) == 0.0
+    own = paired_differences(table, "a", horizon=7)
+    xr.testing.assert_identical(own.drop_attrs(), table.table[list(own)].drop_attrs())
+    assert not own.equals(paired_differences(table, "a"))  # fewer lags
+    with pytest.raises(SpecError, match="reference must be a forecast of the table; got 'd'"):
+        paired_differences(table, "d")
+
+
+def test_one_date_has_differences_without_an_error() -> None:
+    one, two = _random_cells(31, 1, 5), _random_cells(32, 1, 5)
+    found = compare_forecasts({"one": one, "two": two}, {"one": one, "two": two}).table
+    expected = float((two - one).mean())
+    assert float(found["log_score_difference"][1]) == pytest.approx(expected, rel=1e-12)
+    assert np.isnan(found["difference_standard_error"].values[1])
+    assert np.isnan(found["crps_difference_standard_error"].values[1])
 
 
 def test_comparison_checks_its_arguments() -> None:

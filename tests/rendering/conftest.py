@@ -13,13 +13,30 @@ AWKWARD = ("<script>alert(1)</script>", "A&B $x$", 'quote" onload="x')
 
 
 def make_contents(
-    *, n_assets=20, n_factors=4, n_dates=500, n_epochs=25, n_steps=1500, seed=0, nan_share=0.0
+    *,
+    n_assets=20,
+    n_factors=4,
+    n_dates=500,
+    n_epochs=25,
+    n_steps=1500,
+    seed=0,
+    nan_share=0.0,
+    kind="factor_vae",
 ) -> ReportContents:
-    """Return contents drawn with `seed`; `nan_share` of most arrays is missing."""
+    """Return contents drawn with `seed`; `nan_share` of most arrays is missing.
+
+    `kind` is ``factor_vae`` (factors, no law of exposure), ``factors`` (with one), ``linear``
+    (given exposures, the first of which is the market) or ``copula`` (no factors).
+    """
     rng = np.random.default_rng(seed)
     dates = pd.bdate_range("2021-01-04", periods=n_dates).values
     assets = [*AWKWARD, *(f"S{i:04d}" for i in range(n_assets - len(AWKWARD)))]
     factors = [f"factor {k}" for k in range(n_factors)]
+    if kind in ("linear", "copula"):
+        factors = ["market", *(f"STYLE_{k:02d}" for k in range(n_factors - 1))]
+    # What is drawn for one kind alone has a generator of its own.
+    own = np.random.default_rng(seed + 1)
+    columns = {"linear": slice(0, 1), "copula": slice(0, 0)}.get(kind, slice(None))
 
     def holed(values):
         return np.where(rng.random(np.shape(values)) < nan_share, np.nan, values)
@@ -36,21 +53,51 @@ def make_contents(
             }
         ),
         coverage=_coverage(dates, n_assets),
-        history=_history(rng, holed, factors, n_epochs, n_steps),
+        history=_history(rng, holed, factors, n_epochs, n_steps).isel(factor=columns),
         evaluation_span="2021-01-04 to 2022-12-02, after the last training label: not seen",
         information_coefficient=_rank_ic(rng, holed, dates, n_assets),
         calibration=_calibration(rng, holed, dates, assets),
         scores=_scores(rng, dates, n_assets),
-        factors=_factors(rng, holed, dates, factors),
+        factors=None if kind == "copula" else _factors(rng, holed, dates, factors),
         exposures=xr.DataArray(
             holed(rng.normal(size=(n_assets, n_factors))),
             coords={"asset": assets, "factor": factors},
             dims=("asset", "factor"),
         ),
+        exposures_are_given=kind in ("linear", "copula"),
+        copula_loading=_copula(own, assets, factors) if kind == "copula" else None,
+        pricing=None if kind == "factor_vae" else _pricing(own, assets, factors, kind),
         risks=_risks(rng, assets),
         portfolio=_portfolio(rng, dates, assets, factors),
         portfolio_name="equal weight",
         label="Simple return from the close of t+1 to the close of t+2, decimal",
+    )
+
+
+def _copula(rng, assets, columns):
+    loading = 0.08 * rng.normal(size=(len(assets), len(columns)))
+    loading[:, 0] = 0.5
+    return xr.DataArray(loading, {"asset": assets, "column": columns}, ("asset", "column"))
+
+
+def _pricing(rng, assets, factors, kind):
+    """Return prices that are linear in exposure: ``g_i = m + H beta_i``, H = 0 for ``linear``."""
+    names = factors if kind == "factors" else factors[1:]
+    beta = rng.normal(size=(len(assets), len(names)))
+    common = np.zeros(len(names)) if kind == "copula" else 0.0003 * rng.normal(size=len(names))
+    bend = 0.0002 * rng.normal(size=(len(names), len(names)))
+    hessian = np.zeros_like(bend) if kind == "linear" else 0.5 * (bend + bend.T)
+    cell = ("asset", "factor")
+    shape = (len(assets), *hessian.shape)
+    return xr.Dataset(
+        {
+            "mean": ("asset", beta @ common + 0.5 * ((beta @ hessian) * beta).sum(1)),
+            "jacobian": (cell, common + beta @ hessian),
+            "hessian": ((*cell, "factor_other"), np.broadcast_to(hessian, shape)),
+            "beta": (cell, beta),
+            "price_of_risk": ("factor", common),
+        },
+        coords={"asset": assets, "factor": names, "factor_other": names},
     )
 
 
@@ -150,6 +197,8 @@ def _scores(rng, dates, n_assets):
         "difference_standard_error": [0.0, 0.008, 0.006],
     }
     by_date = -1.3 + 0.1 * rng.normal(size=(3, len(dates)))
+    assets = [f"A{place}" for place in range(n_assets)]
+    cells = {"date": dates, "asset": assets}
     return ScoreTable(
         table=xr.Dataset(
             {k: ("forecast", np.array(v)) for k, v in table.items()}, coords={"forecast": names}
@@ -157,6 +206,10 @@ def _scores(rng, dates, n_assets):
         by_date=xr.DataArray(
             by_date, coords={"forecast": names, "date": dates}, dims=("forecast", "date")
         ),
+        crps_by_date=xr.DataArray(
+            0.0 * by_date, coords={"forecast": names, "date": dates}, dims=("forecast", "date")
+        ),
+        scored=xr.DataArray(np.ones((len(dates), n_assets), bool), cells, ("date", "asset")),
         n_observations=len(dates) * n_assets,
     )
 

@@ -19,11 +19,22 @@ _LABEL_KEYS = ("start_lag", "horizon", "unit")
 def panel_hash(panel: xr.Dataset) -> str:
     """Return the SHA-256, in hex, of what a fit sees of a panel.
 
-    Covers the coordinates, features, tradable, forward_return and the meaning of the label
-    (start_lag, horizon, unit); the same on every run, in memory or on disk. Extra variables and
-    attributes do not count.
+    Covers features, tradable, forward_return, their coordinates and the meaning of the label
+    (start_lag, horizon, unit); the same on every run, in memory or on disk. Extra variables, such
+    as exposures, and attributes do not count.
     """
-    return content_hash(panel, {name: variable_digests(panel[name]) for name in REQUIRED})
+    seen = panel[list(REQUIRED)]  # without the labels of other variables, such as exposures
+    return content_hash(seen, {name: variable_digests(seen[name]) for name in REQUIRED})
+
+
+def exposures_hash(panel: xr.Dataset) -> str:
+    """Return the SHA-256, in hex, of a panel's own exposures and their names; "" for none."""
+    if "exposures" not in panel:
+        return ""
+    exposures = panel["exposures"]
+    digest = hashlib.sha256(variable_digests(exposures).tobytes())
+    digest.update("\0".join(map(str, exposures["factor"].to_numpy().tolist())).encode())
+    return digest.hexdigest()
 
 
 def content_hash(dataset: xr.Dataset, digests: dict[str, np.ndarray]) -> str:
