@@ -173,7 +173,7 @@ def fit(
         score = float(history["validation_log_score"].sel(epoch=best))
         rank_ic = float(history["validation_rank_ic"].sel(epoch=best))
         lines.append(
-            f"best      epoch {best}: validation log score {score:.4f} nats per cell, "
+            f"kept      epoch {best}: validation log score {score:.4f} nats per cell, "
             f"Rank IC {rank_ic:+.4f}"
         )
     if trained.status == "interrupted":

@@ -38,6 +38,11 @@ class SVIConfig(BaseModel):
         Largest global gradient norm.
     patience : int
         Epochs without a better validation log score before training stops.
+    keep : {"best", "last"}
+        Which weights the fit returns: those of the epoch with the best validation log score, or
+        those after all `n_epochs`, without stopping early. The last ones are the maximum
+        likelihood of a model with few parameters, which cannot overfit; a validation span of
+        calmer or wilder markets would only pull them away from it.
     max_non_finite : int
         Non-finite steps that are skipped and counted; one more is fatal.
     transforms : tuple
@@ -60,6 +65,7 @@ class SVIConfig(BaseModel):
     warmup_share: float = Field(default=0.05, ge=0.0, lt=1.0)
     clip_norm: float = Field(default=5.0, gt=0.0)
     patience: int = Field(default=8, ge=1)
+    keep: Literal["best", "last"] = "best"
     max_non_finite: int = Field(default=5, ge=0)
     transforms: tuple[str | dict[str, Any], ...] = ("robust_zscore",)
     device: str = "auto"

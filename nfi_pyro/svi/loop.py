@@ -162,7 +162,7 @@ class TrainingLoop:
                 f"the validation log score must be a number; got nan after epoch {self.epoch + 1}. "
                 "Lower learning_rate, raise scale_floor, or look at the validation dates."
             )
-        if quality.log_score > self.best_score:
+        if quality.log_score > self.best_score or self.config.keep == "last":
             self.best_score, self.best_epoch = quality.log_score, self.epoch
             self.best_weights = _copy(self.model.state_dict())
         self.epoch += 1

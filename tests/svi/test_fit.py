@@ -175,6 +175,18 @@ def test_a_panel_that_cannot_be_trained_on_is_refused(
 # ---- stopping ------------------------------------------------------------------------------------
 
 
+def test_the_last_weights_are_kept_where_that_is_asked_for(
+    panel: Panel, model: FactorVAE, config: SVIConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch([-1.0, -2.0, -3.0, -4.0])
+    monkeypatch.setattr(loop, "evaluate_forecasts", watch)
+    last = config.model_copy(update={"n_epochs": 4, "patience": 1, "keep": "last"})
+    fit = fit_svi(model, panel, config=last, seed=3)
+    assert fit.status == "finished"
+    assert fit.history.attrs["best_epoch"] == 4
+    assert same_weights(fit.model.state_dict(), watch.seen[3])
+
+
 def test_early_stopping_keeps_the_weights_of_the_best_epoch(
     panel: Panel, model: FactorVAE, config: SVIConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
