@@ -227,7 +227,7 @@ def test_a_forecast_without_outcomes_is_the_same_forecast(make_panel, variant: s
         return_scale=0.02,
         label={"start_lag": 1, "horizon": 1, "unit": "return"},
         history=panel[[]],
-        provenance={"model": "factor_vae", "panel_hash": "0"},
+        provenance={"model": "factor_vae", "panel_hash": "0", "factors": ["z0", "z1", "z2"]},
         status="finished",
     )
     blind = panel.copy(deep=True)
