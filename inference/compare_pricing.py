@@ -58,7 +58,7 @@ def main() -> None:
     )
     table = pd.concat([rows(result, seed) for seed, result in found.items()])
     show(table)
-    show(table.groupby("model")[list(COLUMNS)].mean().rename(index=lambda n: f"{n}, mean"))
+    show(table.groupby("model")[list(COLUMNS)].mean().rename_axis("mean of seeds"))
     table.to_csv(arguments.out / f"pricing_{span}.csv")
     if {"nfi", "factor_vae"} <= set(arguments.models):
         show(paired(arguments.out, arguments.seeds, span))
@@ -86,7 +86,8 @@ def run_of(out: Path, model: str, seed: int) -> Path:
 def rows(found: Comparison, seed: int) -> pd.DataFrame:
     """Return one comparison's runs with model and seed, in the order of the table."""
     own = found.table[found.table["model"].notna()]
-    return own[["model", *COLUMNS]].assign(seed=seed).set_index(own["model"] + f", seed {seed}")
+    labels = pd.Index(own["model"] + f", seed {seed}", name="run")
+    return own[["model", *COLUMNS]].assign(seed=seed).set_index(labels)
 
 
 def paired(out: Path, seeds: list[int], span: str) -> pd.DataFrame:
