@@ -1,11 +1,9 @@
 """How assets depend on each other when the model's own law does not say: a copula of PITs."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from nfi_pyro.data.training.windows import Outcome, PanelBatch, PanelWindows
+from nfi_pyro.data.training.windows import PanelBatch, PanelWindows
 from nfi_pyro.distributions.copula import CopulaStatistics, GaussianCopula
 from nfi_pyro.nets.standardise import standardise_cross_section, with_intercept
 from nfi_pyro.svi.protocol import PricingModel
@@ -32,15 +30,8 @@ def fit_copula(
     """
     found = CopulaStatistics()
     with torch.no_grad():
-        for batch, outcome in _steps(windows, train, block_size):
+        for batch, outcome in windows.stream(windows.blocks(train, block_size)):
             marginal = model.law(model.context(batch)).marginal()
             probability = marginal.cdf(outcome.forward_return)
             found.add(probability, copula_design(batch), outcome.observed)
     return found.fit()
-
-
-def _steps(
-    windows: PanelWindows, train: slice, block_size: int
-) -> Iterator[tuple[PanelBatch, Outcome]]:
-    """Yield batch and outcome of each block of the training dates."""
-    yield from windows.stream(windows.blocks(train, block_size))
