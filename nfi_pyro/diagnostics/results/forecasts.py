@@ -1,4 +1,4 @@
-"""Results of the diagnostics: frozen tables and numbers, no drawing and no fitting."""
+"""Results of forecast diagnostics: Rank IC, calibration, scores."""
 
 from dataclasses import dataclass
 
