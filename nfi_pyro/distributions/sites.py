@@ -1,10 +1,13 @@
-"""Pyro sites that models share: returns in plates of dates and assets, and a penalty."""
+"""Pyro sites that models share: returns in plates of dates and assets, heads, and a penalty."""
+
+from typing import Literal
 
 import pyro
 from pyro import poutine
 from torch import Tensor
 
 from nfi_pyro.distributions.factor_mixture import FactorMixture, FactorReturn
+from nfi_pyro.distributions.heads import SITE, HeadPosterior
 from nfi_pyro.distributions.mixture import MixtureOfNormals
 
 PENALTY = "penalty"
@@ -13,6 +16,13 @@ PENALTY = "penalty"
 def date_plate(date_index: Tensor, n_dates: int) -> pyro.plate:
     """Return the plate of dates, of which a block is a subsample; dim -2."""
     return pyro.plate("date", n_dates, subsample=date_index, dim=-2)
+
+
+def sample_heads(heads: HeadPosterior | None, law: Literal["prior", "guide"]) -> Tensor | None:
+    """Sample ``heads``, the last layers' coordinates, outside every plate; None without any."""
+    if heads is None:
+        return None
+    return pyro.sample(SITE, heads.prior() if law == "prior" else heads.guide())
 
 
 def observe_factor_returns(

@@ -4,17 +4,18 @@ from dataclasses import dataclass
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
-from nfi_pyro.distributions.factor_mixture import FactorMixture, FactorReturn, independent_normal
-from nfi_pyro.distributions.factor_posterior import low_rank_evidence
+from nfi_pyro.distributions.factor_mixture import FactorMixture, independent_normal
+from nfi_pyro.distributions.heads import HeadPosterior
+from nfi_pyro.distributions.sites import date_plate, observe_factor_returns, sample_heads
 from nfi_pyro.errors import SpecError
 from nfi_pyro.factor_vae.spec import FactorVAESpec
 from nfi_pyro.nets.encoder import LeastSquaresEncoder, PortfolioEncoder
 from nfi_pyro.nets.heads import DistributionHead
-from nfi_pyro.nets.predictor import FactorPredictor
+from nfi_pyro.nets.predictor import FactorPredictor, Trunk
 from nfi_pyro.nets.windowed_gru import WindowedGRU
 
 
@@ -35,6 +36,8 @@ class FactorVAEContext:
         Portfolio logits, or hidden states for the ``port`` variant; empty for ``prior``.
     date_index, n_dates
         As in `PanelBatch`.
+    trunk : Trunk, optional
+        Inputs of the last layers, where these are random.
     """
 
     tradable: Tensor
@@ -46,6 +49,19 @@ class FactorVAEContext:
     encoder_input: Tensor
     date_index: Tensor
     n_dates: int
+    trunk: Trunk | None = None
+
+
+_GROUPS = {
+    "alpha": ("alpha.loc.weight", "alpha.loc.bias"),
+    "beta": ("beta.weight", "beta.bias"),
+    "price": tuple(
+        f"predictor.head.{layer}.{part}"
+        for layer in ("loc", "raw_scale")
+        for part in ("weight", "bias")
+    ),
+    "noise": ("alpha.raw_scale.weight", "alpha.raw_scale.bias"),
+}
 
 
 class FactorVAE(nn.Module):
@@ -114,12 +130,27 @@ class FactorVAE(nn.Module):
             )
         elif spec.variant == "port":
             self.encoder = LeastSquaresEncoder(spec.hidden_size, spec.n_factors, scale_floor=floor)
+        self.heads: HeadPosterior | None = None
+        if spec.heads.bayesian:
+            self.heads = HeadPosterior(self, _GROUPS, spec.heads)
+
+    def forward(self, trunk: Trunk) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return alpha loc and scale, beta, prior loc and scale: everything past the trunk."""
+        return (
+            *self.alpha(trunk.hidden),
+            self.beta(trunk.hidden),
+            *self.predictor.head(trunk.pooled),
+        )
 
     def context(self, batch: PanelBatch) -> FactorVAEContext:
         """Return what the networks say about the dates of `batch`; runs every network once."""
+        if self.heads is not None and self.training:
+            self.heads.settle(self)
         hidden = self.extractor(batch.features, batch.tradable.shape[0])  # (date, asset, H)
-        alpha_loc, specific_scale = self.alpha(hidden)
-        prior_loc, prior_scale = self.predictor(hidden, batch.tradable)
+        trunk = Trunk(hidden, self.predictor.attention(hidden, batch.tradable))
+        # Random heads learn through their draws alone, see `law`.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.heads is None):
+            alpha_loc, specific_scale, beta, prior_loc, prior_scale = self(trunk)
         encoder_input = hidden
         if isinstance(self.encoder, PortfolioEncoder):
             encoder_input = self.encoder.logits(hidden)
@@ -129,53 +160,68 @@ class FactorVAE(nn.Module):
             tradable=batch.tradable,
             alpha_loc=alpha_loc,
             specific_scale=specific_scale,
-            beta=self.beta(hidden),
+            beta=beta,
             prior_loc=prior_loc,
             prior_scale=prior_scale,
             encoder_input=encoder_input,
             date_index=batch.date_index,
             n_dates=batch.n_dates,
+            trunk=None if self.heads is None else trunk,
         )
 
-    def law(self, context: FactorVAEContext) -> FactorMixture:
-        """Return the returns' law given shared z, with one component, and z's prior."""
-        loc = context.alpha_loc.unsqueeze(-1)
+    def law(self, context: FactorVAEContext, heads: Tensor | None = None) -> FactorMixture:
+        """Return the returns' law given shared z, with one component, and z's prior.
+
+        Parameters
+        ----------
+        context : FactorVAEContext
+        heads : Tensor, shape (coordinate,), optional
+            A draw of `heads`; by default the last layers as they are, which for random ones is
+            the guide's location.
+        """
+        if self.heads is None or heads is None or context.trunk is None:
+            alpha_loc, specific_scale, beta = (
+                context.alpha_loc,
+                context.specific_scale,
+                context.beta,
+            )
+            prior_loc, prior_scale = context.prior_loc, context.prior_scale
+        else:
+            alpha_loc, specific_scale, beta, prior_loc, prior_scale = functional_call(
+                self, self.heads.weights(heads), (context.trunk,)
+            )
+        loc = alpha_loc.unsqueeze(-1)
         return FactorMixture(
-            torch.zeros_like(loc),
-            loc,
-            context.specific_scale.unsqueeze(-1),
-            context.beta,
-            context.prior_loc,
-            context.prior_scale,
+            torch.zeros_like(loc), loc, specific_scale.unsqueeze(-1), beta, prior_loc, prior_scale
         )
 
     def model(self, context: FactorVAEContext, outcome: Outcome | None = None) -> None:
         """Pyro model: sites ``z`` and ``forward_return`` in plates ``date`` and ``asset``.
 
-        Without an outcome the returns are drawn. The ``prior`` variant has no site ``z``: its
-        returns are one joint Gaussian per date (see `nfi_pyro.distributions.low_rank_evidence`).
+        A site ``heads`` before them where last layers are random. Without an outcome the returns
+        are drawn. The ``prior`` variant has no site ``z``: its returns are one joint Gaussian per
+        date (see `FactorMixture.joint_log_prob`).
         """
         value = None if outcome is None else outcome.forward_return
         mask = context.tradable if outcome is None else outcome.observed
-        dates = pyro.plate("date", context.n_dates, subsample=context.date_index, dim=-2)
-        if self.encoder is None and outcome is not None:
-            with dates:
-                pyro.factor("evidence", self._evidence(context, outcome).unsqueeze(-1))
-            return
-        with dates:
-            prior = independent_normal(
-                context.prior_loc.unsqueeze(-2), context.prior_scale.unsqueeze(-2)
+        law = self.law(context, sample_heads(self.heads, "prior"))
+        with date_plate(context.date_index, context.n_dates):
+            if self.encoder is None and outcome is not None:
+                pyro.factor("evidence", law.joint_log_prob(value, mask).unsqueeze(-1))
+                return
+            z = pyro.sample(
+                "z",
+                independent_normal(law.factor_loc.unsqueeze(-2), law.factor_scale.unsqueeze(-2)),
             )
-            z = pyro.sample("z", prior)
-            with pyro.plate("asset", context.beta.shape[1], dim=-1), poutine.mask(mask=mask):  # type: ignore[call-overload]
-                pyro.sample("forward_return", FactorReturn(self.law(context), z), obs=value)
+            observe_factor_returns(law, z, value, mask)
 
     def guide(self, context: FactorVAEContext, outcome: Outcome) -> None:
         """Pyro guide: z from the encoder, which alone sees the returns of the date."""
+        sample_heads(self.heads, "guide")
         if self.encoder is None:
             return
         loc, scale = self.encode(context, outcome)
-        with pyro.plate("date", context.n_dates, subsample=context.date_index, dim=-2):
+        with date_plate(context.date_index, context.n_dates):
             pyro.sample("z", independent_normal(loc.unsqueeze(-2), scale.unsqueeze(-2)))
 
     def encode(self, context: FactorVAEContext, outcome: Outcome) -> tuple[Tensor, Tensor]:
@@ -192,14 +238,3 @@ class FactorVAE(nn.Module):
                 "factor posterior instead."
             )
         return self.encoder(context.encoder_input, outcome.forward_return, outcome.observed)
-
-    def _evidence(self, context: FactorVAEContext, outcome: Outcome) -> Tensor:
-        """Return the joint log density of each date's returns, factors integrated out."""
-        return low_rank_evidence(
-            outcome.forward_return - context.alpha_loc,
-            outcome.observed,
-            context.beta,
-            context.specific_scale.square(),
-            context.prior_loc,
-            context.prior_scale,
-        )

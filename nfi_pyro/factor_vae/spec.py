@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nfi_pyro.distributions.heads import HeadSpec
+
 Variant = Literal["full", "prior", "port"]
 
 
@@ -32,6 +34,8 @@ class FactorVAESpec(BaseModel):
         Of LeakyReLU.
     scale_floor : float
         Smallest standard deviation of any site, in units of the training return scale.
+    heads : HeadSpec
+        Whether the last layers have a posterior, and their priors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,3 +51,4 @@ class FactorVAESpec(BaseModel):
     variant: Variant = "full"
     negative_slope: float = Field(default=0.01, ge=0.0, lt=1.0)
     scale_floor: float = Field(default=1e-3, gt=0.0, lt=1.0)
+    heads: HeadSpec = HeadSpec()

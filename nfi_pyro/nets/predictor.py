@@ -1,11 +1,20 @@
 """Factor predictor: prior factor moments by multi-head global attention over the assets."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from nfi_pyro.nets.heads import DistributionHead
 
 CACHED_ROWS = 256  # rows (date, asset) per pass whose keys stay in a core's cache
+
+
+class Trunk(NamedTuple):
+    """What the last layers of a model take."""
+
+    hidden: Tensor  # state of each asset, (date, asset, hidden)
+    pooled: Tensor  # representations of the market, (date, head, hidden), see `GlobalAttention`
 
 
 class GlobalAttention(nn.Module):

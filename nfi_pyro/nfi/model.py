@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import (
@@ -13,14 +14,20 @@ from nfi_pyro.distributions.factor_mixture import (
     independent_normal,
     multivariate_normal,
 )
+from nfi_pyro.distributions.heads import HeadPosterior
 from nfi_pyro.distributions.mixture_posterior import factor_posterior
 from nfi_pyro.distributions.pricing import PricingFunction
-from nfi_pyro.distributions.sites import date_plate, observe_factor_returns, penalise
+from nfi_pyro.distributions.sites import (
+    date_plate,
+    observe_factor_returns,
+    penalise,
+    sample_heads,
+)
 from nfi_pyro.errors import SpecError
 from nfi_pyro.nets.canonical import CanonicalForm
 from nfi_pyro.nets.encoder import PortfolioEncoder
 from nfi_pyro.nets.jets import Jet
-from nfi_pyro.nets.predictor import FactorPredictor
+from nfi_pyro.nets.predictor import FactorPredictor, Trunk
 from nfi_pyro.nets.pricing import PricingNetwork, SpecificLaw
 from nfi_pyro.nets.windowed_gru import WindowedGRU
 from nfi_pyro.nfi.spec import NFISpec
@@ -43,6 +50,8 @@ class NFIContext:
         Of the encoder's portfolios; empty without one.
     date_index, n_dates
         As in `PanelBatch`.
+    trunk : Trunk, optional
+        Inputs of the last layers, where these are random.
     """
 
     tradable: Tensor
@@ -53,6 +62,23 @@ class NFIContext:
     encoder_logits: Tensor
     date_index: Tensor
     n_dates: int
+    trunk: Trunk | None = None
+
+
+_GROUPS = {
+    "alpha": ("network.alpha.readout.weight", "network.alpha.readout.bias"),
+    "beta": ("beta.weight", "beta.bias"),
+    "price": tuple(
+        f"predictor.head.{layer}.{part}"
+        for layer in ("loc", "raw_scale")
+        for part in ("weight", "bias")
+    ),
+}
+_NOISE = tuple(
+    f"network.noise.{layer}.{part}"
+    for layer in ("raw_scale", "logits", "offset")
+    for part in ("weight", "bias")
+)
 
 
 class NFI(nn.Module):
@@ -124,45 +150,74 @@ class NFI(nn.Module):
             linear=False,  # a shared factor carries the linear part
         )
         self.canonical = CanonicalForm(spec.n_factors)
+        self.heads: HeadPosterior | None = None
+        if spec.heads.bayesian:
+            noise = _NOISE if spec.n_components > 1 else _NOISE[:2]
+            self.heads = HeadPosterior(self, {**_GROUPS, "noise": noise}, spec.heads)
+
+    def forward(self, trunk: Trunk) -> tuple[Tensor, SpecificLaw, Tensor, Tensor]:
+        """Return exposures, specific law, and prior loc and scale: everything past the trunk."""
+        raw_beta = self.beta(trunk.hidden)
+        return raw_beta, self.network(raw_beta), *self.predictor.head(trunk.pooled)
 
     def context(self, batch: PanelBatch) -> NFIContext:
         """Return what the networks say about the dates of `batch`; runs every network once."""
+        if self.heads is not None and self.training:
+            self.heads.settle(self)
         hidden = self.extractor(batch.features, batch.tradable.shape[0])  # (date, asset, H)
-        raw_beta = self.beta(hidden)
-        prior_loc, prior_scale = self.predictor(hidden, batch.tradable)
+        trunk = Trunk(hidden, self.predictor.attention(hidden, batch.tradable))
+        # Random heads learn through their draws alone, see `law`.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.heads is None):
+            raw_beta, specific, prior_loc, prior_scale = self(trunk)
         return NFIContext(
             tradable=batch.tradable,
             raw_beta=raw_beta,
-            specific=self.network(raw_beta),
+            specific=specific,
             prior_loc=prior_loc,
             prior_scale=prior_scale,
             encoder_logits=hidden[..., :0] if self.encoder is None else self.encoder.logits(hidden),
             date_index=batch.date_index,
             n_dates=batch.n_dates,
+            trunk=None if self.heads is None else trunk,
         )
 
-    def law(self, context: NFIContext) -> FactorMixture:
-        """Return the returns' law given shared z, and z's prior, in canonical form."""
+    def law(self, context: NFIContext, heads: Tensor | None = None) -> FactorMixture:
+        """Return the returns' law given shared z, and z's prior, in canonical form.
+
+        Parameters
+        ----------
+        context : NFIContext
+        heads : Tensor, shape (coordinate,), optional
+            A draw of `heads`; by default the last layers as they are, which for random ones is
+            the guide's location.
+        """
         form = self.canonical
-        logits, loc, scale = context.specific
-        taken = (context.raw_beta @ form.shift).unsqueeze(-1)
+        if self.heads is None or heads is None or context.trunk is None:
+            raw_beta, specific = context.raw_beta, context.specific
+            prior_loc, prior_scale = context.prior_loc, context.prior_scale
+        else:
+            raw_beta, specific, prior_loc, prior_scale = functional_call(
+                self, self.heads.weights(heads), (context.trunk,)
+            )
+        taken = (raw_beta @ form.shift).unsqueeze(-1)
         return FactorMixture(
-            logits,
-            loc - taken,
-            scale,
-            form.exposures(context.raw_beta),
-            form.factor_loc(context.prior_loc),
-            form.factor_scale(context.prior_scale),
+            specific.logits,
+            specific.loc - taken,
+            specific.scale,
+            form.exposures(raw_beta),
+            form.factor_loc(prior_loc),
+            form.factor_scale(prior_scale),
         )
 
     def model(self, context: NFIContext, outcome: Outcome | None = None) -> None:
         """Pyro model: sites ``z`` and ``forward_return`` in plates ``date`` and ``asset``.
 
-        Without an outcome the returns are drawn.
+        A site ``heads`` before them where last layers are random. Without an outcome the returns
+        are drawn.
         """
         value = None if outcome is None else outcome.forward_return
         mask = context.tradable if outcome is None else outcome.observed
-        law = self.law(context)
+        law = self.law(context, sample_heads(self.heads, "prior"))
         with date_plate(context.date_index, context.n_dates):
             prior = independent_normal(law.factor_loc.unsqueeze(-2), law.factor_scale.unsqueeze(-2))
             if self.encoder is None:  # the guide's family, so that the KL is closed form
@@ -177,9 +232,10 @@ class NFI(nn.Module):
 
     def guide(self, context: NFIContext, outcome: Outcome) -> None:
         """Pyro guide: z given the returns of the date, from the encoder or the model itself."""
+        heads = sample_heads(self.heads, "guide")
         if self.encoder is None:
             found = factor_posterior(
-                self.law(context),
+                self.law(context, heads),
                 outcome.forward_return,
                 outcome.observed,
                 newton_steps=0,  # what they correct, a little width, is not worth their time

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nfi_pyro.distributions.heads import HeadSpec
 from nfi_pyro.nets.penalty import Penalty
 
 
@@ -44,6 +45,8 @@ class NFISpec(BaseModel):
         returns, diagonal. The forecast path is the same.
     penalty : Penalty
         On alpha.
+    heads : HeadSpec
+        Whether the last layers have a posterior, and their priors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,3 +67,4 @@ class NFISpec(BaseModel):
     noise_floor: float = Field(default=0.05, gt=0.0, lt=1.0)
     variant: Literal["posterior", "encoder"] = "posterior"
     penalty: Penalty = Penalty()
+    heads: HeadSpec = HeadSpec()

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch, PanelWindows
+from nfi_pyro.distributions.heads import HeadPosterior
 from nfi_pyro.errors import NonFiniteLossError, name_places
 from nfi_pyro.svi.config import SVIConfig
 from nfi_pyro.svi.evaluation import ForecastQuality, evaluate_forecasts
 from nfi_pyro.svi.objective import ObjectiveTerms, evaluate_objective
+from nfi_pyro.svi.protocol import head_posterior
 
 Curves = dict[str, list[Any]]
-_STEP_CURVES = ("elbo", "log_likelihood", "kl", "gradient_norm", "learning_rate")
+_STEP_CURVES = ("elbo", "log_likelihood", "kl", "heads_kl", "gradient_norm", "learning_rate")
 _EPOCH_CURVES = ("validation_log_score", "validation_rank_ic", "last_step")
 
 
@@ -80,6 +82,9 @@ class TrainingLoop:
                 bar.update()
                 if self.step % 10 == 0 or self.step == 1:
                     bar.set_postfix_str(self._describe(terms, norm), refresh=False)
+        heads = head_posterior(self.model)
+        if heads is not None:
+            heads.settle(self.model)
         self.model.eval()
         quality = evaluate_forecasts(
             self.model, self.windows, self.validation, self.config.block_size
@@ -149,6 +154,7 @@ class TrainingLoop:
         self.curves["elbo"].append(float(terms.elbo))
         self.curves["log_likelihood"].append(float(terms.log_likelihood))
         self.curves["kl"].append(terms.kl.cpu().tolist())
+        self.curves["heads_kl"].append(float(terms.heads_kl))
         self.curves["gradient_norm"].append(norm)
         self.curves["learning_rate"].append(self.optimizer.param_groups[0]["lr"])
 
@@ -219,12 +225,19 @@ class TrainingLoop:
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW groups: decay on matrices, none on biases and vectors."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
+    """Return AdamW groups: decay on matrices, none on biases, vectors and a posterior's own."""
+    guides = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, HeadPosterior)
+        for parameter in module.parameters()
+    }
+    learned = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in learned if p.ndim >= 2 and id(p) not in guides]
+    kept = {id(p) for p in decayed}
     return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": [p for p in learned if id(p) not in kept], "weight_decay": 0.0},
     ]
 
 

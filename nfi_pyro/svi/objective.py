@@ -1,6 +1,6 @@
 """Training objectives over any model and guide, with quadrature where a site offers it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from nfi_pyro.data.training.windows import Outcome
+from nfi_pyro.distributions.heads import SITE as HEADS
 from nfi_pyro.distributions.sites import PENALTY
 from nfi_pyro.errors import SpecError
 from nfi_pyro.svi.config import Objective
@@ -28,14 +29,17 @@ class ObjectiveTerms:
     kl : Tensor, shape (factor,)
         KL of guide against prior by factor, nats per date; empty without a latent site.
     elbo : Tensor, shape ()
-        ``log_likelihood`` minus the whole KL per observed cell, whatever the KL weight and
-        without a penalty.
+        ``log_likelihood`` minus the whole KL per observed cell, that of the heads too, whatever
+        the KL weight and without a penalty.
+    heads_kl : Tensor, shape ()
+        KL of the last layers, nats for the whole training set; 0 where they are not random.
     """
 
     loss: Tensor
     log_likelihood: Tensor
     kl: Tensor
     elbo: Tensor
+    heads_kl: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
 def evaluate_objective(
@@ -51,7 +55,8 @@ def evaluate_objective(
     Traces the guide, replays the model against it, and sums by site: an observed site that
     offers `expected_log_prob` (``elbo``) or `marginal_log_prob` (``marginal``, ``paper``) is
     integrated against the guide's ``z``; any other observed site counts its `log_prob`; a latent
-    site counts its KL in closed form. A site ``penalty`` is a log prior of the networks: it enters
+    site counts its KL in closed form; that of ``heads``, which all dates share, in proportion to
+    the block's dates. A site ``penalty`` is a log prior of the networks: it enters
     the loss per observed cell and no figure else. Masks are honoured by `torch.where`, so an
     unobserved cell has neither value nor gradient. ``elbo`` is ``E_q[log p(y|z)] - KL``; per date
     and cell the scales of the date plate cancel, so block size does not change the learning rate.
@@ -80,6 +85,8 @@ def evaluate_objective(
     by_date = torch.zeros(n_dates, device=outcome.forward_return.device)
     penalty = by_date
     kl = by_date.new_zeros(n_dates, 0)
+    heads_kl = by_date.new_zeros(())
+    share = 1.0  # of the training dates in the block
     guide_sites: dict[str, Any] = dict(guide_trace.nodes)
     model_sites: dict[str, Any] = dict(model_trace.nodes)
     factors = guide_sites["z"]["fn"] if "z" in guide_sites else None
@@ -88,14 +95,24 @@ def evaluate_objective(
             continue
         if name == PENALTY:
             penalty = penalty - site["fn"].log_prob(site["value"]).sum(-1)
+        elif name == HEADS:
+            heads_kl = heads_kl + kl_divergence(guide_sites[name]["fn"], site["fn"])
         elif site["is_observed"]:
             by_date = by_date + _log_likelihood(site, factors, objective)
+            share = 1.0 / float(site["scale"])
         else:
             own = _kl_by_factor(name, guide_sites[name]["fn"], site["fn"])
             kl = torch.cat([kl, own], dim=1)
     counts = outcome.observed.sum(1).to(by_date.dtype)
     terms = _combine(by_date, kl, counts, objective, kl_weight)
-    return replace(terms, loss=terms.loss + penalty.sum() / counts.sum().clamp(min=1.0))
+    n_cells = counts.sum().clamp(min=1.0)
+    per_cell = share * heads_kl / n_cells  # the block's share of a KL that all dates share
+    return replace(
+        terms,
+        loss=terms.loss + penalty.sum() / n_cells + kl_weight * per_cell,
+        elbo=terms.elbo - per_cell.detach(),
+        heads_kl=heads_kl.detach(),
+    )
 
 
 def _is_subsample(site: dict[str, Any]) -> bool:

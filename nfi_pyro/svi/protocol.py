@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import FactorMixture
+from nfi_pyro.distributions.heads import HeadPosterior
 from nfi_pyro.distributions.pricing import PricingFunction
 
 
@@ -66,3 +67,19 @@ class CanonicalModel(PricingModel, Protocol):
 
     def canonicalise(self, contexts: Iterable[Any]) -> None:
         """Fix the form from the contexts of the training dates; no law changes."""
+
+
+@runtime_checkable
+class BayesianHeads(PricingModel, Protocol):
+    """A pricing model whose last layers may be random: a site ``heads`` in model and guide."""
+
+    heads: HeadPosterior | None
+    """Prior and guide of the last layers; None where they are point estimates."""
+
+    def law(self, context: Any, heads: Tensor | None = None) -> FactorMixture:
+        """Return the law at a draw of `heads`, or at the guide's location."""
+
+
+def head_posterior(model: Any) -> HeadPosterior | None:
+    """Return the posterior of a model's last layers, or None where they are point estimates."""
+    return model.heads if isinstance(model, BayesianHeads) else None

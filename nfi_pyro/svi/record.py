@@ -44,6 +44,9 @@ def training_history(loop: TrainingLoop, config: SVIConfig) -> xr.Dataset:
         for name, attrs in epoch.items()
     }
     variables["kl"] = (("step", "factor"), kl, {"units": "nats per date"})
+    if any(curves["heads_kl"]):
+        heads = {"units": "nats", "long_name": "KL of the last layers, whole training set"}
+        variables["heads_kl"] = ("step", np.asarray(curves["heads_kl"]), heads)
     return xr.Dataset(
         variables,
         coords={

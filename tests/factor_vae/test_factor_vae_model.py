@@ -191,10 +191,10 @@ def test_every_network_runs_once_per_step(seeded, data, variant: str) -> None:
     batch, outcome = data
     model = build(variant)
     calls: Counter[str] = Counter()
-    networks = {"extractor", "alpha", "beta", "predictor"}
+    networks = {"extractor", "alpha", "beta", "predictor.attention", "predictor.head"}
     networks |= {"full": {"encoder"}, "port": {"encoder"}, "prior": set()}[variant]
     for name in networks:
-        module: nn.Module = getattr(model, name)
+        module: nn.Module = model.get_submodule(name)
         module.register_forward_hook(lambda *_, name=name: calls.update([name]))
     with seeded(0):
         context = model.context(batch)
@@ -205,7 +205,7 @@ def test_every_network_runs_once_per_step(seeded, data, variant: str) -> None:
 
 def test_the_context_takes_a_batch_and_nothing_else() -> None:
     assert list(inspect.signature(FactorVAE.context).parameters) == ["self", "batch"]
-    assert list(inspect.signature(FactorVAE.law).parameters) == ["self", "context"]
+    assert list(inspect.signature(FactorVAE.law).parameters) == ["self", "context", "heads"]
     fields = set(PanelBatch.__dataclass_fields__) | set(FactorVAEContext.__dataclass_fields__)
     assert not fields & set(Outcome.__dataclass_fields__)
 

@@ -410,9 +410,9 @@ def test_every_network_runs_once_per_step(data) -> None:
     batch, outcome = data
     model = build()
     calls: Counter[str] = Counter()
-    names = {"extractor", "beta", "predictor", "network", "encoder"}
+    names = {"extractor", "beta", "predictor.attention", "predictor.head", "network", "encoder"}
     for name in names:
-        module: nn.Module = getattr(model, name)
+        module: nn.Module = model.get_submodule(name)
         module.register_forward_hook(lambda *_, name=name: calls.update([name]))
     context = model.context(batch)
     assert calls == Counter(names - {"encoder"})
