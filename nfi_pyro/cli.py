@@ -3,7 +3,7 @@
 # Commands are imported when they run: help must not wait for torch.
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -150,24 +150,58 @@ def fit(
     threads: Annotated[int | None, typer.Option(help="Of torch; default: torch's choice.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    restarts: Annotated[
+        int | None, typer.Option(help="Fits, from this seed and the next ones: an ensemble.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Restarts at a time; default: cores.")] = None,
 ) -> None:
     """Fit a model to a panel by SVI; Ctrl-C keeps the best state, --resume goes on."""
     from nfi_pyro.commands.exposure_run import describe_given
     from nfi_pyro.commands.fitting import fit as fit_run
+    from nfi_pyro.commands.restarting import RestartSettings, begun_restarts, fit_restarts
 
-    trained = fit_run(
-        spec,
-        panel,
-        out,
-        exposures=exposures,
-        seed=seed,
-        resume=resume,
-        threads=threads,
-        progress=progress,
-    )
+    number = (begun_restarts(out) if resume else 1) if restarts is None else restarts
+    if restarts is None and number == 1:
+        if jobs is not None:
+            raise SpecError(f"--jobs must go with --restarts; got {jobs} alone. Leave it out.")
+        fits: tuple[Any, ...] = (
+            fit_run(
+                spec,
+                panel,
+                out,
+                exposures=exposures,
+                seed=seed,
+                resume=resume,
+                threads=threads,
+                progress=progress,
+            ),
+        )
+    else:
+        settings = RestartSettings(number, seed, jobs, 1 if threads is None else threads)
+        try:
+            fits = fit_restarts(
+                spec,
+                panel,
+                out,
+                restarts=settings,
+                exposures=exposures,
+                resume=resume,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            typer.echo("status    interrupted\nnext      the same command with --resume goes on")
+            raise typer.Exit(130) from None
+    lines = describe_given(fits[0].provenance["exposures"]) if exposures else []
+    for trained in fits:
+        lines += [f"seed      {trained.seed}"] if len(fits) > 1 else []
+        lines += _describe_fit(trained)
+    typer.echo("\n".join([*lines, f"run       {out}"]))
+
+
+def _describe_fit(trained: Any) -> list[str]:
+    """Return how a fit ended and what it kept."""
     history = trained.history
-    lines = describe_given(trained.provenance["exposures"]) if exposures else []
-    lines.append(f"status    {trained.status} after {history.sizes['epoch']} epochs")
+    lines = [f"status    {trained.status} after {history.sizes['epoch']} epochs"]
     best = int(history.attrs["best_epoch"])
     if best:
         score = float(history["validation_log_score"].sel(epoch=best))
@@ -178,7 +212,7 @@ def fit(
         )
     if trained.status == "interrupted":
         lines.append("next      the same command with --resume goes on")
-    typer.echo("\n".join([*lines, f"run       {out}"]))
+    return lines
 
 
 @app.command()
@@ -190,17 +224,19 @@ def forecast(
     ] = None,
 ) -> None:
     """Forecast every asset's next return on every date of a panel, and keep it in the run."""
-    from nfi_pyro.commands.predicting import forecast as forecast_run
-    from nfi_pyro.commands.predicting import last_date_table
+    from nfi_pyro.commands.predicting import forecast_restarts, last_date_table
 
-    laws = forecast_run(run, panel=panel, out=out)
-    day = str(laws.data["date"].values[-1])[:10]
+    laws = forecast_restarts(run, panel=panel, out=out)
+    first = laws.members[0].data
+    day = str(first["date"].values[-1])[:10]
     table = last_date_table(laws)
-    unit = laws.data.attrs["unit"]
+    unit = first.attrs["unit"]
     style = "{:+.4f}" if unit == "rank" else "{:+.4%}"
     head = table.drop(columns=["date", "unit"]).head(10).to_string(float_format=style.format)
+    source = f" of {len(laws.members)} restarts" if len(laws.members) > 1 else ""
     typer.echo(
-        f"forecast ({unit}) known at the close of {day}, {len(table)} assets, highest means first:"
+        f"forecast ({unit}){source} known at the close of {day}, {len(table)} assets, highest "
+        "means first:"
     )
     typer.echo(head)
     if out is not None:

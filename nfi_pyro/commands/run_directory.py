@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nfi_pyro.commands.exposure_run import ExposureRun, describe_lineage
-from nfi_pyro.errors import RunError
+from nfi_pyro.errors import CheckpointError, RunError
 from nfi_pyro.posterior.return_forecast import ReturnForecast
 from nfi_pyro.svi.checkpoint import MANIFEST, make_folder, read_json, verify_file, write_json
 from nfi_pyro.svi.trained import SVIFit, read_manifest, update_manifest
@@ -16,6 +16,8 @@ POSTERIOR = "posterior.nc"
 FORECAST = "forecast.nc"
 RUN = "run.json"
 EXPOSURES = "exposures"
+RESTARTS = "restarts"
+PLAN = "restarts.json"
 _EXPOSURE_MANIFEST = f"{EXPOSURES}/{MANIFEST}"
 
 
@@ -28,6 +30,8 @@ class RunDirectory:
     InferenceData, ``forecast.nc`` its forecasts, ``run.json`` where the panel lies,
     ``manifest.json`` the digest of each, ``checkpoint.bin`` the state of an unfinished fit.
     ``exposures/`` is a copy of the exposure run that the fit was given, where there was one.
+    ``restarts.json`` says how many restarts there are, this run being the first; the others are
+    run directories ``restarts/1``, ``restarts/2``, ...
     """
 
     path: Path
@@ -41,6 +45,49 @@ class RunDirectory:
     def is_complete(self) -> bool:
         """Whether a fit was saved here."""
         return (self.path / MANIFEST).is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a fit was saved here and nothing is left to do."""
+        return self.is_complete and not self.checkpoint.exists()
+
+    @property
+    def restarts(self) -> tuple["RunDirectory", ...]:
+        """Every restart, this run first; this run alone where it has no others.
+
+        Raises
+        ------
+        CheckpointError
+            If the record of the restarts is missing or altered.
+        """
+        number = self.read_plan().get("restarts", 1)
+        folder = self.path / RESTARTS
+        return (self, *(RunDirectory(folder / str(place)) for place in range(1, number)))
+
+    def read_plan(self) -> dict[str, int]:
+        """Return number (`restarts`) and first `seed` of the restarts; empty for a fit alone.
+
+        Raises
+        ------
+        CheckpointError
+            If the record is missing or altered.
+        """
+        place = self.path / PLAN
+        if self.is_complete and PLAN in read_manifest(self.path):
+            self.verified(PLAN)
+        elif not place.is_file():  # before the fit has ended there is no manifest to ask
+            return {}
+        plan = read_json(place)
+        if not isinstance(plan, dict) or {type(plan.get(k)) for k in ("restarts", "seed")} != {int}:
+            raise CheckpointError(
+                f"{place} must say the number and first seed of the restarts; got {plan!r}. "
+                "Restore it, or fit again."
+            )
+        return plan
+
+    def write_plan(self, n_restarts: int, seed: int) -> None:
+        """Say how many restarts there are, and the seed of the first."""
+        write_json(self.path / PLAN, {"restarts": n_restarts, "seed": seed})
 
     def load_fit(self) -> SVIFit:
         """Return the fit."""
@@ -97,10 +144,11 @@ class RunDirectory:
         CheckpointError
             If the folder cannot be made.
         """
-        if self.is_complete or self.checkpoint.exists():
+        begun = self.checkpoint.exists() or (not self.is_complete and (self.path / PLAN).exists())
+        if self.is_complete or begun:
             if resume:
                 return
-            state = "an unfinished fit" if self.checkpoint.exists() else "a finished run"
+            state = "an unfinished fit" if begun else "a finished run"
             go_on = ", pass --resume to go on," if resumable else ""
             fix = f"Choose another --out{go_on} or delete the folder."
         elif any(self.path.glob("[!.]*")):

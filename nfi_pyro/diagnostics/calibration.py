@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from nfi_pyro.diagnostics.block_bootstrap import draw_block_counts
 from nfi_pyro.diagnostics.results import Calibration
 from nfi_pyro.dims import ASSET, DATE
 from nfi_pyro.errors import ShapeError, SpecError, name_places
@@ -75,7 +76,7 @@ def calibrate(
             "calibrate. Pass a shorter block."
         )
     counts = _count_by_date(values, np.asarray(levels, dtype=np.float64), n_bins)
-    times = _draw_block_counts(len(values), length, n_resamples, np.random.default_rng(seed))
+    times = draw_block_counts(len(values), length, n_resamples, np.random.default_rng(seed))
     observed = _shares(counts.sum(axis=0, keepdims=True))[0]
     lower, upper = np.quantile(_shares(times @ counts), _BOUNDS, axis=0)
     centre = {"bin": (np.arange(n_bins) + 0.5) / n_bins}
@@ -143,18 +144,6 @@ def _count_by_date(values: np.ndarray, levels: np.ndarray, n_bins: int) -> np.nd
     distance = np.abs(values - 0.5)
     covered = np.stack([(distance <= level / 2).sum(axis=1) for level in levels], axis=1)
     return np.concatenate([bins, covered, observed.sum(axis=1)[:, None]], axis=1).astype(float)
-
-
-def _draw_block_counts(
-    n_dates: int, block: int, n_resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Return how often each date enters each resample of consecutive blocks, (resample, date)."""
-    n_blocks = -(-n_dates // block)
-    start = rng.integers(0, n_dates - block + 1, size=(n_resamples, n_blocks))
-    drawn = (start[:, :, None] + np.arange(block)).reshape(n_resamples, -1)[:, :n_dates]
-    flat = (np.arange(n_resamples)[:, None] * n_dates + drawn).ravel()
-    times = np.bincount(flat, minlength=n_resamples * n_dates)
-    return times.reshape(n_resamples, n_dates).astype(float)
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

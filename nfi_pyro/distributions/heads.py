@@ -18,6 +18,7 @@ from torch.distributions import (
 
 SITE = "heads"
 Group = Literal["alpha", "beta", "price", "noise"]
+Groups = Mapping[Group, tuple[str, ...]]
 
 
 class HeadSpec(BaseModel):
@@ -85,11 +86,9 @@ class HeadPosterior(nn.Module):
         With a `kind` other than ``point``.
     """
 
-    loc: nn.Parameter
+    centre: Tensor
 
-    def __init__(
-        self, owner: nn.Module, groups: Mapping[Group, tuple[str, ...]], spec: HeadSpec
-    ) -> None:
+    def __init__(self, owner: nn.Module, groups: Groups, spec: HeadSpec) -> None:
         super().__init__()
         self.spec = spec
         self.groups = tuple(groups)

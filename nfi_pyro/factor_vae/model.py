@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import FactorMixture, independent_normal
-from nfi_pyro.distributions.heads import HeadPosterior
+from nfi_pyro.distributions.heads import Groups, HeadPosterior
 from nfi_pyro.distributions.sites import date_plate, observe_factor_returns, sample_heads
 from nfi_pyro.errors import SpecError
 from nfi_pyro.factor_vae.spec import FactorVAESpec
@@ -52,7 +52,7 @@ class FactorVAEContext:
     trunk: Trunk | None = None
 
 
-_GROUPS = {
+_GROUPS: Groups = {
     "alpha": ("alpha.loc.weight", "alpha.loc.bias"),
     "beta": ("beta.weight", "beta.bias"),
     "price": tuple(
@@ -206,7 +206,7 @@ class FactorVAE(nn.Module):
         mask = context.tradable if outcome is None else outcome.observed
         law = self.law(context, sample_heads(self.heads, "prior"))
         with date_plate(context.date_index, context.n_dates):
-            if self.encoder is None and outcome is not None:
+            if self.encoder is None and value is not None:
                 pyro.factor("evidence", law.joint_log_prob(value, mask).unsqueeze(-1))
                 return
             z = pyro.sample(

@@ -14,7 +14,7 @@ from nfi_pyro.distributions.factor_mixture import (
     independent_normal,
     multivariate_normal,
 )
-from nfi_pyro.distributions.heads import HeadPosterior
+from nfi_pyro.distributions.heads import Groups, HeadPosterior
 from nfi_pyro.distributions.mixture_posterior import factor_posterior
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.distributions.sites import (
@@ -65,7 +65,7 @@ class NFIContext:
     trunk: Trunk | None = None
 
 
-_GROUPS = {
+_GROUPS: Groups = {
     "alpha": ("network.alpha.readout.weight", "network.alpha.readout.bias"),
     "beta": ("beta.weight", "beta.bias"),
     "price": tuple(

@@ -9,11 +9,12 @@ import torch
 
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.training.windows import Outcome, PanelBatch, PanelWindows
-from nfi_pyro.errors import PanelError, SplitError, name_places
+from nfi_pyro.errors import PanelError, SpecError, SplitError, name_places
 from nfi_pyro.svi.inputs import given_names
 from nfi_pyro.svi.trained import SVIFit
 
-DateRange = tuple[str | None, str | None]
+DateRange = tuple[str | None, str | None] | tuple[str | None, str | None, int]
+"""First and last date, inclusive; a third entry k visits every k-th of these dates alone."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class PanelPass:
     ----------
     windows : PanelWindows
     span : slice
-        Positions of the dates visited; each has a full window.
+        Positions of the dates visited; each has a full window. Its step is 1 or the k of every
+        k-th date.
     """
 
     windows: PanelWindows
@@ -35,11 +37,18 @@ class PanelPass:
         """Dates visited, datetime64, shape (date,)."""
         return self.windows.dates[self.span]
 
+    def blocks(self, size: int) -> Iterator[tuple[int, int]]:
+        """Yield blocks of at most `size` neighbouring dates that cover the dates visited."""
+        if self.span.step in (None, 1):
+            yield from self.windows.blocks(self.span, size)
+        else:
+            for start in range(self.span.start, self.span.stop, self.span.step):
+                yield start, start + 1
+
     def contexts(self, fit: SVIFit) -> Iterator[tuple[PanelBatch, Any, Outcome]]:
         """Yield the batch, the model's context and the outcome of each block."""
         with torch.no_grad():
-            blocks = self.windows.blocks(self.span, fit.config.block_size)
-            for batch, outcome in self.windows.stream(blocks):
+            for batch, outcome in self.windows.stream(self.blocks(fit.config.block_size)):
                 yield batch, fit.model.context(batch), outcome
 
 
@@ -72,10 +81,12 @@ def open_pass(fit: SVIFit, panel: Panel, dates: DateRange | None) -> PanelPass:
         Raw features, the same names in the same order as in training.
     dates : pair of str or None
         First and last date, inclusive; None on a side means no limit. None alone means every
-        date that has a full window.
+        date that has a full window. A third entry k, a whole number, means every k-th of them.
 
     Raises
     ------
+    SpecError
+        If k is below 1.
     SplitError
         If no date with a full window is in the range.
     """
@@ -89,7 +100,7 @@ def open_pass(fit: SVIFit, panel: Panel, dates: DateRange | None) -> PanelPass:
         use_exposures=fit.model.uses_exposures,
     )
     index = pd.DatetimeIndex(windows.dates)
-    first, last = dates or (None, None)
+    first, last, step = read_range(dates)
     start = 0 if first is None else int(index.searchsorted(pd.Timestamp(first), side="left"))
     stop = len(index) if last is None else int(index.searchsorted(pd.Timestamp(last), side="right"))
     start = max(start, windows.first)
@@ -99,7 +110,24 @@ def open_pass(fit: SVIFit, panel: Panel, dates: DateRange | None) -> PanelPass:
             f"{first} to {last} in a panel of {index[0]:%Y-%m-%d} to {index[-1]:%Y-%m-%d}. "
             "Widen the range, or give more history."
         )
-    return PanelPass(windows, slice(start, stop))
+    return PanelPass(windows, slice(start, stop, step))
+
+
+def read_range(dates: DateRange | None) -> tuple[str | None, str | None, int]:
+    """Return first date, last date and step of a range.
+
+    Raises
+    ------
+    SpecError
+        If the step is below 1.
+    """
+    first, last, step = (*(dates or (None, None)), 1)[:3]
+    if step < 1:
+        raise SpecError(
+            f"a date range must visit every k-th date with k >= 1; got {step}. Leave it out for "
+            "every date."
+        )
+    return first, last, step
 
 
 def _require_exposures(fit: SVIFit, panel: Panel) -> None:

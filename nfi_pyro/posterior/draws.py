@@ -1,6 +1,6 @@
-"""Posterior of the factors of past dates, with the encoder's beside it."""
+"""Posterior of the factors of past dates and of the last layers, with the encoder's beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,11 @@ from nfi_pyro.distributions.mixture import MixtureOfNormals
 from nfi_pyro.distributions.mixture_posterior import factor_posterior
 from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.blocks import DateRange, open_pass, require_label
+from nfi_pyro.posterior.head_draws import HeadDraws
 from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit
+
+_LAWS = {"prior", "posterior", "encoder"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Posterior:
     factors : Dataset
         `z` and `z_prior` (draw, date, factor): draws from the posterior, and from the prior, made
         without the returns. Empty for a model whose assets share no factor: nothing is latent.
+        Where last layers are random, each draw has its own draw of them, and `book_beta` (draw,
+        date, factor) is the equal-weight book's exposure under it.
     moments : Dataset
         Empty without factors. Over (date, factor): `prior_loc`, `prior_scale`, `posterior_loc`,
         `posterior_scale`, and `encoder_loc`, `encoder_scale` where the model has an encoder. Over
@@ -37,12 +42,18 @@ class Posterior:
     constants : Dataset
         `beta` (date, asset, factor) where there are factors, `alpha_loc` and `specific_scale`
         (date, asset): mean and standard deviation of the specific part, and what was observed:
-        `forward_return` (NaN where not) and `observed`.
+        `forward_return` (NaN where not) and `observed`. With random last layers, `moments` and
+        `constants` are those at the guide's location.
+    heads : Dataset
+        Draws of the last layers' weights, and of their groups' `scales`, over (draw, ...), in
+        units of the training standard deviation of returns; coordinate `head_draw` says which
+        draws are the same one. Empty where they are point estimates.
     """
 
     factors: xr.Dataset
     moments: xr.Dataset
     constants: xr.Dataset
+    heads: xr.Dataset = field(default_factory=xr.Dataset)
 
     @property
     def has_factors(self) -> bool:
@@ -71,7 +82,8 @@ class Posterior:
         SpecError
             If the model has no shared factors.
         """
-        mean_beta = self.constants["beta"].mean("asset")
+        own = "book_beta" in self.factors
+        mean_beta = self.factors["book_beta"] if own else self.constants["beta"].mean("asset")
         return (self.z * mean_beta).sum("factor").rename("book_factor_return")
 
     def _factors(self, name: str) -> xr.DataArray:
@@ -85,7 +97,13 @@ class Posterior:
 
 
 def sample_posterior(
-    fit: SVIFit, panel: Panel, *, draws: int = 200, seed: int = 0, dates: DateRange | None = None
+    fit: SVIFit,
+    panel: Panel,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    dates: DateRange | None = None,
+    head_draws: int = 8,
 ) -> Posterior:
     """Return draws of each date's factors given the returns that followed it.
 
@@ -105,63 +123,101 @@ def sample_posterior(
     seed : int
     dates : pair of str, optional
         First and last date, inclusive. By default every date with a full window.
+    head_draws : int
+        Different draws of random last layers among the draws; each costs a pass over the dates.
+        Point estimates have none.
 
     Raises
     ------
     SpecError
-        If `draws` is below 1 or `seed` out of range.
+        If `draws` or `head_draws` is below 1 or `seed` out of range.
     PanelError
         If the panel's label has another timing or unit than the fit's.
     """
-    if draws < 1:
-        raise SpecError(f"draws must be >= 1; got {draws}. A few hundred are usual.")
+    for name, count in (("draws", draws), ("head_draws", head_draws)):
+        if count < 1:
+            raise SpecError(f"{name} must be >= 1; got {count}. A few hundred draws are usual.")
+    check_seed(seed)
     require_label(fit, panel)
     visit = open_pass(fit, panel, dates)
     unit = fit.return_scale
+    heads = HeadDraws.from_fit(fit, draws, min(draws, head_draws), seed)
     parts: dict[str, list[Tensor]] = {}
+    own: list[dict[str, list[Tensor]]] = [{} for _ in heads.values]
     for _, context, outcome in visit.contexts(fit):
         law = fit.model.law(context)
         arrays = _block_moments(law, outcome) | _encoder_moments(fit.model, context, outcome)
-        for name, value in arrays.items():
-            parts.setdefault(name, []).append(value)
+        _append(parts, arrays)
+        for store, value in zip(own, heads.values, strict=True):
+            _append(store, _block_factors(fit.model.law(context, value), outcome, context))
     stacked = {name: torch.cat(values) for name, values in parts.items()}
     entered = visit.windows.entered[visit.span].numpy()
     coords = {"date": visit.dates, "asset": visit.windows.assets}
-    check_seed(seed)
     if "prior_loc" not in stacked:
         none = xr.Dataset()
         return Posterior(none, none, _constants(stacked, entered, unit, coords))
     coords["factor"] = list(fit.provenance["factors"])
-    tril = stacked.pop("posterior_tril").numpy()
-    z, z_prior = _draw_factors(stacked, tril, draws, seed)
+    laws = [{name: torch.cat(values) for name, values in store.items()} for store in own]
     return Posterior(
-        factors=xr.Dataset(
-            {
-                "z": _draws(z * unit, coords, "posterior factor draws"),
-                "z_prior": _draws(z_prior * unit, coords, "prior factor draws"),
-            }
-        ),
-        moments=_moments(stacked, tril, unit, coords),
+        factors=_draw_factors(laws or [stacked], heads.which, seed, unit, coords),
+        moments=_moments(stacked, unit, coords),
         constants=_constants(stacked, entered, unit, coords),
+        heads=heads.label(fit),
     )
 
 
+def _append(store: dict[str, list[Tensor]], arrays: dict[str, Tensor]) -> None:
+    """Add the arrays of one block of dates."""
+    for name, value in arrays.items():
+        store.setdefault(name, []).append(value)
+
+
 def _draw_factors(
-    stacked: dict[str, Tensor], tril: np.ndarray, draws: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return posterior and prior draws (draw, date, factor), standardised units."""
+    laws: list[dict[str, Tensor]],
+    which: np.ndarray,
+    seed: int,
+    unit: float,
+    coords: dict[str, Any],
+) -> xr.Dataset:
+    """Return draws of z and of its prior, in return units.
+
+    Parameters
+    ----------
+    laws : list of dict
+        Moments by draw of the heads, standardised units.
+    which : ndarray of int, shape (draw,)
+        The law of each draw.
+    """
     generator = np.random.default_rng(seed)
-    shape = (draws, *stacked["prior_loc"].shape)
+    shape = (len(which), *laws[0]["prior_loc"].shape)
     noise = generator.standard_normal(shape)
-    z = stacked["posterior_loc"].numpy() + np.einsum("dkl,sdl->sdk", tril, noise)
     prior_noise = generator.standard_normal(shape)
-    return z, stacked["prior_loc"].numpy() + stacked["prior_scale"].numpy() * prior_noise
+    z, z_prior = np.empty(shape), np.empty(shape)
+    for place, law in enumerate(laws):
+        rows = which == place
+        root = law["posterior_tril"].numpy()
+        z[rows] = law["posterior_loc"].numpy() + np.einsum("dkl,sdl->sdk", root, noise[rows])
+        scale = law["prior_scale"].numpy()
+        z_prior[rows] = law["prior_loc"].numpy() + scale * prior_noise[rows]
+    found = {
+        "z": _draws(z * unit, coords, "posterior factor draws"),
+        "z_prior": _draws(z_prior * unit, coords, "prior factor draws"),
+    }
+    if "book_beta" in laws[0]:
+        book = np.stack([law["book_beta"].numpy() for law in laws])[which]
+        found["book_beta"] = _draws(book, coords, "exposure of the equal-weight book", units="1")
+    return xr.Dataset(found)
+
+
+def _widen(law: FactorMixture) -> FactorMixture:
+    """Return a law in float64."""
+    arrays = (law.logits, law.loc, law.scale, law.beta, law.factor_loc, law.factor_scale)
+    return FactorMixture(*(array.double() for array in arrays))
 
 
 def _block_moments(law: FactorMixture, outcome: Outcome) -> dict[str, Tensor]:
     """Return prior and posterior of one block of dates, float64, standardised units."""
-    arrays = (law.logits, law.loc, law.scale, law.beta, law.factor_loc, law.factor_scale)
-    wide = FactorMixture(*(array.double() for array in arrays))
+    wide = _widen(law)
     own = MixtureOfNormals(wide.logits, wide.loc, wide.scale, validate_args=False)
     found = {
         "alpha_loc": own.mean.float(),
@@ -171,15 +227,27 @@ def _block_moments(law: FactorMixture, outcome: Outcome) -> dict[str, Tensor]:
     }
     if not law.beta.shape[-1]:
         return found
+    return found | _factor_moments(wide, outcome) | {"beta": law.beta}
+
+
+def _factor_moments(wide: FactorMixture, outcome: Outcome) -> dict[str, Tensor]:
+    """Return the factors' prior and posterior of one block of dates."""
     posterior = factor_posterior(wide, outcome.forward_return.double(), outcome.observed)
-    return found | {
+    return {
         "prior_loc": wide.factor_loc,
         "prior_scale": wide.factor_scale,
         "posterior_loc": posterior.mean,
         "posterior_scale": posterior.stddev,
         "posterior_tril": posterior.scale_tril,
-        "beta": law.beta,
     }
+
+
+def _block_factors(law: FactorMixture, outcome: Outcome, context: Any) -> dict[str, Tensor]:
+    """Return the factors' moments and the equal-weight book's exposure under one draw of heads."""
+    present = context.tradable.unsqueeze(-1)
+    total = torch.where(present, law.beta, 0.0).sum(1)
+    book = total / present.sum(1).clamp(min=1)
+    return _factor_moments(_widen(law), outcome) | {"book_beta": book}
 
 
 def _encoder_moments(model: Any, context: Any, outcome: Outcome) -> dict[str, Tensor]:
@@ -197,23 +265,24 @@ def _encoder_moments(model: Any, context: Any, outcome: Outcome) -> dict[str, Te
     }
 
 
-def _draws(values: np.ndarray, coords: dict[str, Any], meaning: str) -> xr.DataArray:
+def _draws(
+    values: np.ndarray, coords: dict[str, Any], meaning: str, units: str = "decimal return"
+) -> xr.DataArray:
     """Return labelled draws (draw, date, factor)."""
     return xr.DataArray(
         values.astype(np.float32),
         dims=("draw", "date", "factor"),
         coords={name: coords[name] for name in ("date", "factor")},
-        attrs={"units": "decimal return", "long_name": meaning},
+        attrs={"units": units, "long_name": meaning},
         name="z",
     )
 
 
-def _moments(
-    stacked: dict[str, Tensor], tril: np.ndarray, unit: float, coords: dict[str, Any]
-) -> xr.Dataset:
+def _moments(stacked: dict[str, Tensor], unit: float, coords: dict[str, Any]) -> xr.Dataset:
     """Return the moments dataset in return units."""
     attrs = {"units": "decimal return"}
-    names = [n for n in stacked if n.split("_")[0] in {"prior", "posterior", "encoder"}]
+    tril = stacked["posterior_tril"].numpy()
+    names = [n for n in stacked if n.endswith(("_loc", "_scale")) and n.split("_")[0] in _LAWS]
     variables: dict[str, Any] = {
         name: (("date", "factor"), stacked[name].numpy() * unit, attrs) for name in names
     }

@@ -238,7 +238,7 @@ def _laws(
 ) -> Iterator[PricingLaw]:
     """Yield the law of each date of a pass; `model` is the fit's in double precision."""
     windows = visit.windows
-    blocks = windows.blocks(visit.span, fit.config.block_size)
+    blocks = visit.blocks(fit.config.block_size)
     for batch, _ in windows.stream(blocks, span=visit.span):
         exposures = None if batch.exposures is None else batch.exposures.double()
         batch = replace(batch, features=batch.features.double(), exposures=exposures)

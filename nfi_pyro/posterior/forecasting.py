@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.posterior.blocks import DateRange, open_pass
@@ -26,7 +27,9 @@ _UNITS = {
 }
 
 
-def forecast(fit: SVIFit, panel: Panel, *, dates: DateRange | None = None) -> ReturnForecast:
+def forecast(
+    fit: SVIFit, panel: Panel, *, dates: DateRange | None = None, heads: Tensor | None = None
+) -> ReturnForecast:
     """Return the closed-form law of each asset's next return on each date.
 
     The prior factors, where there are any, make the forecast (FactorVAE, Eq. 18-19): nothing that
@@ -40,6 +43,8 @@ def forecast(fit: SVIFit, panel: Panel, *, dates: DateRange | None = None) -> Re
         Raw features with the fit's names; its `forward_return` is not read.
     dates : pair of str, optional
         First and last date, inclusive. By default every date with a full window.
+    heads : Tensor, shape (coordinate,), optional
+        A draw of random last layers; the guide's location by default. See `forecast_heads`.
 
     Returns
     -------
@@ -58,7 +63,7 @@ def forecast(fit: SVIFit, panel: Panel, *, dates: DateRange | None = None) -> Re
     stacked: dict[str, np.ndarray] = {}
     row = 0
     for batch, context, _ in visit.contexts(fit):
-        law = fit.model.law(context)
+        law = fit.model.law(context) if heads is None else fit.model.law(context, heads)
         marginal = law.marginal()
         arrays = {
             "weight": marginal.log_weights.exp(),

@@ -116,11 +116,11 @@ class PortfolioLaw:
     ) -> list[tuple[tuple[float, float], tuple[float, float]]]:
         """Return `value_at_risk` and `expected_shortfall` of each level, from the same draws."""
         for level in levels:
-            _check_level(level)
+            check_level(level)
         if self.is_gaussian:
             return [self._gaussian_tail(level) for level in levels]
         losses = np.sort(-self.draw(draws, np.random.default_rng(seed)))
-        return [_sampled_tail(losses, level) for level in levels]
+        return [sampled_tail(losses, level) for level in levels]
 
     def _gaussian_tail(self, level: float) -> tuple[tuple[float, float], tuple[float, float]]:
         """Return both measures in closed form."""
@@ -137,7 +137,7 @@ class PortfolioLaw:
         return self.sampler.draw(draws, generator)
 
 
-def _sampled_tail(
+def sampled_tail(
     losses: np.ndarray, level: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return both measures of sorted draws of the loss, each with its standard error."""
@@ -153,7 +153,7 @@ def _sampled_tail(
     return at_risk, (float(tail.mean()), error)
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
     """Refuse a level outside (0, 1)."""
     if not 0.0 < level < 1.0:
         raise SpecError(

@@ -17,6 +17,7 @@ from nfi_pyro.posterior.portfolio_law import PortfolioLaw, Weights, align_weight
 from nfi_pyro.svi.checkpoint import make_folder
 from nfi_pyro.svi.trained import read_dataset, write_dataset
 
+_CELLS = 2**14  # in hand at a time: their arrays stay in a core's cache
 Date = str | np.datetime64 | pd.Timestamp
 
 
@@ -222,9 +223,14 @@ class ReturnForecast:
             torch.from_numpy(self.data[name].values[kept].astype(np.float64))
             for name in ("weight", "loc", "scale")
         ]
-        law = MixtureOfNormals(parts[0].log(), parts[1], parts[2], validate_args=False)
+        found = np.empty(len(parts[0]))
+        for start in range(0, len(found), _CELLS):
+            rows = slice(start, start + _CELLS)
+            weight, loc, scale = (part[rows] for part in parts)
+            law = MixtureOfNormals(weight.log(), loc, scale, validate_args=False)
+            found[rows] = function(law, *(argument[rows] for argument in arguments)).numpy()
         out = np.full(kept.shape, np.nan)
-        out[kept] = function(law, *arguments).numpy()
+        out[kept] = found
         return xr.DataArray(
             out, dims=("date", "asset"), coords={n: self.data[n] for n in ("date", "asset")}
         )

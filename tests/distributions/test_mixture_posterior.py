@@ -213,6 +213,21 @@ def test_permuting_assets_does_not_matter() -> None:
     torch.testing.assert_close(one.scale_tril, two.scale_tril, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("n_components", [1, 3])
+@pytest.mark.parametrize("apart", [0.3, 2.0])
+def test_the_other_dates_of_a_batch_do_not_matter(n_components: int, apart: float) -> None:
+    """Neither their order nor whether they are there, short steps on some of them included."""
+    law, value, observed = problem(n_components, n_assets=13, apart=apart, n_dates=31)
+    value = torch.where(torch.arange(31).unsqueeze(-1) % 5 == 0, 8.0 * value, value)
+    found = factor_posterior(law, value, observed)
+    order = torch.randperm(31, generator=torch.Generator().manual_seed(2))
+    for rows in (order, order[:1], order[7:10]):
+        moved = FactorMixture(*(getattr(law, name)[rows] for name in NAMES))
+        alone = factor_posterior(moved, value[rows], observed[rows])
+        torch.testing.assert_close(alone.loc, found.loc[rows], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(alone.scale_tril, found.scale_tril[rows], rtol=1e-10, atol=1e-10)
+
+
 def test_single_precision_agrees() -> None:
     law, value, observed = problem(3, n_assets=307)
     narrow = FactorMixture(*(getattr(law, name).float() for name in NAMES))
