@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nfi_pyro.posterior.importance import ImportanceWeights, importance_weights
     from nfi_pyro.posterior.portfolio_law import PortfolioLaw
     from nfi_pyro.posterior.portfolio_mixture import PortfolioMixture
+    from nfi_pyro.posterior.books import portfolio_outcomes
     from nfi_pyro.posterior.return_forecast import ReturnForecast
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "head_prior_predictive": "nfi_pyro.posterior.head_prior",
     "importance_weights": "nfi_pyro.posterior.importance",
     "law_heterogeneity": "nfi_pyro.posterior.heterogeneity",
+    "portfolio_outcomes": "nfi_pyro.posterior.books",
     "pricing_law": "nfi_pyro.posterior.exposure_pricing",
     "pricing_laws": "nfi_pyro.posterior.exposure_pricing",
     "read_inference_data": "nfi_pyro.posterior.arviz_bridge",
@@ -64,6 +66,7 @@ __all__ = [
     "head_prior_predictive",
     "importance_weights",
     "law_heterogeneity",
+    "portfolio_outcomes",
     "pricing_law",
     "pricing_laws",
     "read_inference_data",
