@@ -260,6 +260,28 @@ def report(
 
 
 @app.command()
+def diagnose(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    span: Annotated[
+        str | None,
+        typer.Option(help="Dates to evaluate: validation, the default, or test. Open it once."),
+    ] = None,
+    panel: PanelOption = None,
+    draws: Annotated[int, typer.Option(help="Of the factors on a date.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of draws and random books.")] = 0,
+    n_dates: Annotated[
+        int, typer.Option(help="Dates that the expensive parts visit, evenly spaced; at most.")
+    ] = 60,
+) -> None:
+    """Judge the fit on one offline HTML page: training, posterior, calibration, restarts."""
+    from nfi_pyro.commands.diagnosing import diagnose as diagnose_run
+
+    place = diagnose_run(run, out, panel=panel, span=span, draws=draws, seed=seed, n_dates=n_dates)
+    typer.echo(f"diagnosis {place}")
+
+
+@app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run directories of one panel and label.")],
     span: Annotated[

@@ -9,6 +9,7 @@ import mmap
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
@@ -23,6 +24,8 @@ from typing import Any, TypeVar
 import torch
 
 from nfi_pyro.errors import CheckpointError, NfiError, SpecError
+
+_PATIENCE = 10.0  # seconds that a process has to end by itself
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -84,10 +87,18 @@ def run_processes(
                 if on_done is not None:
                     on_done(place, outcome)
     finally:
-        for _, process in running.values():
-            process.kill()
-            process.join()
+        _stop([process for _, process in running.values()])
     return [outcomes[place] for place in range(len(tasks))]
+
+
+def _stop(processes: list[SpawnProcess]) -> None:
+    """End processes, by force those that do not end when told to."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(_PATIENCE)
+        process.kill()
+        process.join()
 
 
 def _receive(link: Connection, process: SpawnProcess) -> Any:
@@ -113,6 +124,7 @@ def _run(link: Connection, function: Callable[[Task], Value], task: Task) -> Non
     when they are opened.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # tidies up, as the default does not
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     outcome: Value | Exception
@@ -129,7 +141,7 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
