@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nfi_pyro.data import build_panel, check_panel, embedded_prices, read_prices
-    from nfi_pyro.distributions import FactorMixture, MixtureOfNormals
+    from nfi_pyro.distributions import FactorMixture, HeadSpec, MixtureOfNormals
     from nfi_pyro.factor_vae import FactorVAE, FactorVAESpec
     from nfi_pyro.linear_factor import LinearFactor, LinearFactorSpec
     from nfi_pyro.mixture_pricing import MixturePricing, MixturePricingSpec
     from nfi_pyro.neural_factor import NeuralFactor, NeuralFactorSpec
     from nfi_pyro.nfi import NFI, NFISpec
     from nfi_pyro.posterior import (
+        ForecastEnsemble,
         ReturnForecast,
         forecast,
         pricing_law,
         sample_posterior,
         to_inference_data,
     )
-    from nfi_pyro.svi import SVIConfig, SVIFit, fit_svi
+    from nfi_pyro.svi import SVIConfig, SVIFit, fit_restarts, fit_svi
 
 try:
     __version__ = version("nfi-pyro")
@@ -32,6 +33,7 @@ _HOMES = {
     "embedded_prices": "nfi_pyro.data",
     "read_prices": "nfi_pyro.data",
     "FactorMixture": "nfi_pyro.distributions",
+    "HeadSpec": "nfi_pyro.distributions",
     "MixtureOfNormals": "nfi_pyro.distributions",
     "FactorVAE": "nfi_pyro.factor_vae",
     "FactorVAESpec": "nfi_pyro.factor_vae",
@@ -43,6 +45,7 @@ _HOMES = {
     "NFISpec": "nfi_pyro.nfi",
     "NeuralFactor": "nfi_pyro.neural_factor",
     "NeuralFactorSpec": "nfi_pyro.neural_factor",
+    "ForecastEnsemble": "nfi_pyro.posterior",
     "ReturnForecast": "nfi_pyro.posterior",
     "forecast": "nfi_pyro.posterior",
     "pricing_law": "nfi_pyro.posterior",
@@ -50,6 +53,7 @@ _HOMES = {
     "to_inference_data": "nfi_pyro.posterior",
     "SVIConfig": "nfi_pyro.svi",
     "SVIFit": "nfi_pyro.svi",
+    "fit_restarts": "nfi_pyro.svi",
     "fit_svi": "nfi_pyro.svi",
 }
 
@@ -58,6 +62,8 @@ __all__ = [
     "FactorMixture",
     "FactorVAE",
     "FactorVAESpec",
+    "ForecastEnsemble",
+    "HeadSpec",
     "LinearFactor",
     "LinearFactorSpec",
     "MixtureOfNormals",
@@ -73,6 +79,7 @@ __all__ = [
     "build_panel",
     "check_panel",
     "embedded_prices",
+    "fit_restarts",
     "fit_svi",
     "forecast",
     "pricing_law",
