@@ -12,7 +12,6 @@ from nfi_pyro.diagnostics.dim_checks import (
     places_of,
     require_dims,
     require_options,
-    require_positive,
     require_probability,
     require_same_labels,
 )
@@ -58,11 +57,13 @@ def backtest_value_at_risk(
     returns : DataArray, shape (date,)
         Realised, decimal; NaN = not observed.
     value_at_risk : DataArray, shape (date,)
-        Known before; a positive number is a loss, decimal, > 0; NaN = no forecast. Same dates.
+        Known before; a positive number is a loss, decimal; NaN = no forecast. Same dates. It may
+        be below 0 on dates of a large forecast mean, not on most.
     level : float
         Of the value at risk, in (0, 1), as 0.95; a loss strictly above it is an exceedance.
     expected_shortfall : DataArray, shape (date,), optional
-        At the same level, a positive number is a loss, at least the value at risk.
+        At the same level, a positive number is a loss, at least the value at risk. Exceedances of
+        dates where it is not above 0 have no residual and are left out of its test.
     horizon : int
         Trading days of the returns, >= 1. Above 1 they overlap from date to date: exceedances
         then come in runs by construction, every p-value is too small, and the verdict says so.
@@ -84,7 +85,7 @@ def backtest_value_at_risk(
     ShapeError
         If dimensions or dates differ.
     SpecError
-        If a forecast is not positive, the shortfall is below the value at risk, no date is left,
+        If most forecasts are negative, the shortfall is below the value at risk, no date is left,
         or an option is out of range.
     """
     require_probability(_WHERE, level=level)
@@ -107,7 +108,8 @@ def backtest_value_at_risk(
     coverage, independence, conditional = _ratios(exceeded, counted, nominal, n_resamples, rng)
     shortfall = None
     if tail is not None:
-        ratio = loss[exceeded] / tail.to_numpy()[exceeded]
+        stated = exceeded & (tail.to_numpy() > 0.0)
+        ratio = loss[stated] / tail.to_numpy()[stated]
         shortfall = _test_shortfall(ratio, n * nominal, n_resamples, rng)
     count = int(exceeded.sum())
     found = ValueAtRiskBacktest(
@@ -178,7 +180,7 @@ def _check_forecasts(
     outcome = require_dims(returns, (DATE,), "returns", _WHERE)
     risk = require_dims(value_at_risk, (DATE,), "value_at_risk", _WHERE)
     require_same_labels(risk, outcome, "value_at_risk", _WHERE)
-    require_positive(risk, "value_at_risk", _WHERE, "Losses are positive numbers: turn the sign.")
+    _require_losses(risk)
     if expected_shortfall is None:
         return outcome, risk, None
     tail = require_dims(expected_shortfall, (DATE,), "expected_shortfall", _WHERE)
@@ -261,6 +263,18 @@ def _binomial_p_values(n: int, probability: float) -> np.ndarray:
     ordered = np.sort(mass)
     place = np.searchsorted(ordered, mass * _ROUNDING, side="right")
     return np.minimum(ordered.cumsum()[place - 1], 1.0)
+
+
+def _require_losses(value_at_risk: xr.DataArray) -> None:
+    """Refuse a value at risk of the other sign."""
+    values = value_at_risk.to_numpy()
+    wrong = np.argwhere(values < 0.0)
+    if len(wrong) > 0.5 * np.isfinite(values).sum():
+        raise SpecError(
+            f"value_at_risk must be positive for a loss; got {values[tuple(wrong[0])]} at "
+            f"{name_places(places_of(value_at_risk, wrong))} of {_WHERE}, most of it negative. "
+            "Turn the sign."
+        )
 
 
 def _test_shortfall(

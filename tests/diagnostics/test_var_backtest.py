@@ -203,13 +203,23 @@ def test_seed_decides_the_resampled_p_values() -> None:
     assert len({p(seed) for seed in range(4)}) > 1
 
 
+def test_a_few_dates_may_have_a_value_at_risk_below_zero() -> None:
+    """A large forecast mean can leave no loss at a level; a wrong sign has none anywhere."""
+    returns, risk = _with_exceedances([0, 1, 0, 0, 0])
+    risk[0] = -0.001
+    returns[0] = 0.0005
+    found = backtest_value_at_risk(returns, risk, level=0.9, expected_shortfall=risk)
+    assert found.exceeded.values.tolist() == [True, True, False, False, False]
+    assert np.isfinite(found.shortfall.acerbi_szekely)
+
+
 def test_arguments_are_checked() -> None:
     returns, risk = _with_exceedances([0, 1, 0, 0, 0])
     with pytest.raises(ShapeError, match="returns must have the dimensions date"):
         backtest_value_at_risk(returns.expand_dims(portfolio=2), risk, level=0.9)
     with pytest.raises(ShapeError, match="value_at_risk must have the dates"):
         backtest_value_at_risk(returns, risk[:4], level=0.9)
-    with pytest.raises(SpecError, match=r"value_at_risk must be > 0 .* got -0.02 at 2020-01-01"):
+    with pytest.raises(SpecError, match=r"positive for a loss; got -0.02 at 2020-01-01.*the sign"):
         backtest_value_at_risk(returns, -risk, level=0.9)
     with pytest.raises(SpecError, match="expected_shortfall must be at least the value at risk"):
         backtest_value_at_risk(returns, risk, level=0.9, expected_shortfall=0.9 * risk)
