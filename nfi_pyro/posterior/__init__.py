@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         to_inference_data,
         write_inference_data,
     )
+    from nfi_pyro.posterior.books import portfolio_outcomes
     from nfi_pyro.posterior.covariance import LowRankCovariance
     from nfi_pyro.posterior.draws import Posterior, sample_posterior
     from nfi_pyro.posterior.ensemble import ForecastEnsemble
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from nfi_pyro.posterior.importance import ImportanceWeights, importance_weights
     from nfi_pyro.posterior.portfolio_law import PortfolioLaw
     from nfi_pyro.posterior.portfolio_mixture import PortfolioMixture
-    from nfi_pyro.posterior.books import portfolio_outcomes
     from nfi_pyro.posterior.return_forecast import ReturnForecast
 
 _HOMES = {
