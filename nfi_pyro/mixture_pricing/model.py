@@ -4,12 +4,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import FactorMixture
+from nfi_pyro.distributions.heads import Groups, HeadPosterior
 from nfi_pyro.distributions.mixture import MixtureOfNormals
 from nfi_pyro.distributions.pricing import PricingFunction
-from nfi_pyro.distributions.sites import date_plate, observe_independent_returns, penalise
+from nfi_pyro.distributions.sites import (
+    date_plate,
+    observe_independent_returns,
+    penalise,
+    sample_heads,
+)
 from nfi_pyro.errors import SpecError
 from nfi_pyro.mixture_pricing.spec import MixturePricingSpec
 from nfi_pyro.nets.pricing import PricingNetwork, SpecificLaw
@@ -80,34 +87,60 @@ class MixturePricing(nn.Module):
                 scale_floor=spec.scale_floor,
                 linear=spec.linear,
             )
+            self.heads: HeadPosterior | None = None
+            if spec.heads.bayesian:
+                self.heads = HeadPosterior(self, _groups(spec), spec.heads)
+
+    def forward(self, exposures: Tensor) -> SpecificLaw:
+        """Return the law of the return at exposures (..., factor)."""
+        return self.network(exposures)
 
     def context(self, batch: PanelBatch) -> MixturePricingContext:
         """Return what the network says about the dates of `batch`."""
         exposures = batch.given_exposures
         if self.spec.standardise:
             exposures = standardise_cross_section(exposures, batch.tradable)
+        if self.heads is not None and self.training:
+            self.heads.settle(self)
+        # Random heads learn through their draws alone, see `law`.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.heads is None):
+            specific = self(exposures)
         return MixturePricingContext(
             tradable=batch.tradable,
             exposures=exposures,
-            specific=self.network(exposures),
+            specific=specific,
             date_index=batch.date_index,
             n_dates=batch.n_dates,
         )
 
-    def law(self, context: MixturePricingContext) -> FactorMixture:
-        """Return the returns' law; it has no factor."""
+    def law(self, context: MixturePricingContext, heads: Tensor | None = None) -> FactorMixture:
+        """Return the returns' law; it has no factor.
+
+        Parameters
+        ----------
+        context : MixturePricingContext
+        heads : Tensor, shape (coordinate,), optional
+            A draw of `heads`; by default the last layers as they are, which for random ones is
+            the guide's location.
+        """
         none = context.exposures[..., :0]
-        return FactorMixture(*context.specific, none, none[:, 0], none[:, 0])
+        specific = context.specific
+        if self.heads is not None and heads is not None:
+            weights = self.heads.weights(heads)
+            specific = functional_call(self, weights, (context.exposures,))
+        return FactorMixture(*specific, none, none[:, 0], none[:, 0])
 
     def model(self, context: MixturePricingContext, outcome: Outcome | None = None) -> None:
         """Pyro model: site ``forward_return`` in plates ``date`` and ``asset``.
 
-        Without an outcome the returns are drawn.
+        A site ``heads`` before them where last layers are random. Without an outcome the returns
+        are drawn.
         """
         value = None if outcome is None else outcome.forward_return
         mask = context.tradable if outcome is None else outcome.observed
+        own = self.law(context, sample_heads(self.heads, "prior"))
         with date_plate(context.date_index, context.n_dates):
-            law = MixtureOfNormals(*context.specific, validate_args=False)
+            law = MixtureOfNormals(own.logits, own.loc, own.scale, validate_args=False)
             observe_independent_returns(law, value, mask)
             if self.spec.penalty.active:
                 size = self.spec.penalty.evaluate(
@@ -116,7 +149,8 @@ class MixturePricing(nn.Module):
                 penalise(size, mask)
 
     def guide(self, context: MixturePricingContext, outcome: Outcome) -> None:
-        """Pyro guide: nothing is latent."""
+        """Pyro guide: nothing is latent but random last layers."""
+        sample_heads(self.heads, "guide")
 
     def pricing(self, context: MixturePricingContext, position: int) -> PricingFunction:
         """Return the law as a function of exposure; the same on every date."""
@@ -126,3 +160,14 @@ class MixturePricing(nn.Module):
     def exposures(self, context: MixturePricingContext) -> Tensor:
         """Return the exposures that `pricing` takes, (date, asset, factor)."""
         return context.exposures
+
+
+def _groups(spec: MixturePricingSpec) -> Groups:
+    """Return the last layers of the pricing network, by group."""
+    alpha = ("readout.weight", "readout.bias", *(("slope",) * spec.linear))
+    layers = ("raw_scale", "logits", "offset") if spec.n_components > 1 else ("raw_scale",)
+    noise = (f"{layer}.{part}" for layer in layers for part in ("weight", "bias"))
+    return {
+        "alpha": tuple(f"network.alpha.{name}" for name in alpha),
+        "noise": tuple(f"network.noise.{name}" for name in noise),
+    }

@@ -4,13 +4,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import FactorMixture
+from nfi_pyro.distributions.heads import Groups, HeadPosterior
 from nfi_pyro.distributions.mixture import MixtureOfNormals
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.distributions.scale_mixture import student_t_mixture
-from nfi_pyro.distributions.sites import date_plate, observe_independent_returns, penalise
+from nfi_pyro.distributions.sites import (
+    date_plate,
+    observe_independent_returns,
+    penalise,
+    sample_heads,
+)
 from nfi_pyro.errors import SpecError
 from nfi_pyro.nets.noise import ConstantNoise
 from nfi_pyro.nets.pricing import Perceptron, SpecificLaw
@@ -27,15 +34,16 @@ class NeuralFactorContext:
     tradable : Tensor of bool, shape (date, asset)
     exposures : Tensor, shape (date, asset, factor)
         As the network saw them.
-    mean : Tensor, shape (date, asset)
-        ``f_theta(beta)``, standardised return units.
+    specific : SpecificLaw
+        Logits, loc and scale of ``f_theta(beta) + eps``, (date, asset, component), standardised
+        return units.
     date_index, n_dates
         As in `PanelBatch`.
     """
 
     tradable: Tensor
     exposures: Tensor
-    mean: Tensor
+    specific: SpecificLaw
     date_index: Tensor
     n_dates: int
 
@@ -84,51 +92,75 @@ class NeuralFactor(nn.Module):
                 linear=spec.linear,
             )
             self.noise = ConstantNoise(weights, multiples, scale_floor=spec.scale_floor)
+            self.heads: HeadPosterior | None = None
+            if spec.heads.bayesian:
+                slope = ("alpha.slope",) * spec.linear
+                alpha = ("alpha.readout.weight", "alpha.readout.bias", *slope)
+                groups: Groups = {"alpha": alpha, "noise": ("noise.raw_scale",)}
+                self.heads = HeadPosterior(self, groups, spec.heads)
+
+    def forward(self, exposures: Tensor) -> SpecificLaw:
+        """Return the law of the return at exposures (..., factor)."""
+        return self.noise(self.alpha(exposures))
 
     def context(self, batch: PanelBatch) -> NeuralFactorContext:
         """Return what the network says about the dates of `batch`."""
         exposures = batch.given_exposures
         if self.spec.standardise:
             exposures = standardise_cross_section(exposures, batch.tradable)
+        if self.heads is not None and self.training:
+            self.heads.settle(self)
+        # Random heads learn through their draws alone, see `law`.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.heads is None):
+            specific = self(exposures)
         return NeuralFactorContext(
             tradable=batch.tradable,
             exposures=exposures,
-            mean=self.alpha(exposures),
+            specific=specific,
             date_index=batch.date_index,
             n_dates=batch.n_dates,
         )
 
-    def law(self, context: NeuralFactorContext) -> FactorMixture:
-        """Return the returns' law; it has no factor."""
+    def law(self, context: NeuralFactorContext, heads: Tensor | None = None) -> FactorMixture:
+        """Return the returns' law; it has no factor.
+
+        Parameters
+        ----------
+        context : NeuralFactorContext
+        heads : Tensor, shape (coordinate,), optional
+            A draw of `heads`; by default the last layers as they are, which for random ones is
+            the guide's location.
+        """
         none = context.exposures[..., :0]
-        logits, loc, scale = self.noise(context.mean)
-        return FactorMixture(logits, loc, scale, none, none[:, 0], none[:, 0])
+        specific = context.specific
+        if self.heads is not None and heads is not None:
+            specific = functional_call(self, self.heads.weights(heads), (context.exposures,))
+        return FactorMixture(*specific, none, none[:, 0], none[:, 0])
 
     def model(self, context: NeuralFactorContext, outcome: Outcome | None = None) -> None:
         """Pyro model: site ``forward_return`` in plates ``date`` and ``asset``.
 
-        Without an outcome the returns are drawn.
+        A site ``heads`` before them where last layers are random. Without an outcome the returns
+        are drawn.
         """
         value = None if outcome is None else outcome.forward_return
         mask = context.tradable if outcome is None else outcome.observed
+        own = self.law(context, sample_heads(self.heads, "prior"))
         with date_plate(context.date_index, context.n_dates):
-            law = MixtureOfNormals(*self.noise(context.mean), validate_args=False)
+            law = MixtureOfNormals(own.logits, own.loc, own.scale, validate_args=False)
             observe_independent_returns(law, value, mask)
             if self.spec.penalty.active:
                 size = self.spec.penalty.evaluate(self.alpha, context.exposures, context.tradable)
                 penalise(size, mask)
 
     def guide(self, context: NeuralFactorContext, outcome: Outcome) -> None:
-        """Pyro guide: nothing is latent."""
+        """Pyro guide: nothing is latent but random last layers."""
+        sample_heads(self.heads, "guide")
 
     def pricing(self, context: NeuralFactorContext, position: int) -> PricingFunction:
         """Return the law as a function of exposure; the same on every date."""
         none = context.exposures.new_zeros(0)
-        return PricingFunction(self._specific, self.alpha.jet, none, none, "none")
-
-    def _specific(self, beta: Tensor) -> SpecificLaw:
-        """Return the law of the return at exposures (..., factor)."""
-        return self.noise(self.alpha(beta))
+        return PricingFunction(self, self.alpha.jet, none, none, "none")
 
     def exposures(self, context: NeuralFactorContext) -> Tensor:
         """Return the exposures that `pricing` takes, (date, asset, factor)."""

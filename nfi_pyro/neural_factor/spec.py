@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nfi_pyro.distributions.heads import HeadSpec
 from nfi_pyro.nets.penalty import Penalty
 
 
@@ -30,6 +31,8 @@ class NeuralFactorSpec(BaseModel):
         Smallest scale, in units of the training return scale.
     penalty : Penalty
         On the network.
+    heads : HeadSpec
+        Whether the last layers have a posterior, and their priors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +47,7 @@ class NeuralFactorSpec(BaseModel):
     linear: bool = True
     scale_floor: float = Field(default=1e-3, gt=0.0, lt=1.0)
     penalty: Penalty = Penalty()
+    heads: HeadSpec = HeadSpec()
 
     @property
     def lags(self) -> int:

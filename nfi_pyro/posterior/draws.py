@@ -148,14 +148,14 @@ def sample_posterior(
         law = fit.model.law(context)
         arrays = _block_moments(law, outcome) | _encoder_moments(fit.model, context, outcome)
         _append(parts, arrays)
-        for store, value in zip(own, heads.values, strict=True):
+        for store, value in zip(own, heads.values if "beta" in arrays else (), strict=False):
             _append(store, _block_factors(fit.model.law(context, value), outcome, context))
     stacked = {name: torch.cat(values) for name, values in parts.items()}
     entered = visit.windows.entered[visit.span].numpy()
     coords = {"date": visit.dates, "asset": visit.windows.assets}
     if "prior_loc" not in stacked:
         none = xr.Dataset()
-        return Posterior(none, none, _constants(stacked, entered, unit, coords))
+        return Posterior(none, none, _constants(stacked, entered, unit, coords), heads.label(fit))
     coords["factor"] = list(fit.provenance["factors"])
     laws = [{name: torch.cat(values) for name, values in store.items()} for store in own]
     return Posterior(

@@ -42,7 +42,7 @@ def test_the_likelihood_is_that_of_the_function_plus_noise(make_batch, noise: st
     value = outcome.forward_return.numpy()[..., None]
     cells = np.log(norm.pdf(value, mean[..., None], sd * multiple) @ weight)
     assert elbo == pytest.approx(cells[outcome.observed.numpy()].mean(), rel=1e-6)
-    np.testing.assert_allclose(context.mean.numpy(), mean, rtol=1e-14)
+    np.testing.assert_allclose(context.specific.loc[..., 0].numpy(), mean, rtol=1e-14)
 
 
 def test_the_linear_factor_model_with_constant_factors_is_nested(make_batch) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel
 from nfi_pyro.distributions.heads import HeadSpec
@@ -163,3 +164,21 @@ def test_the_prior_check_is_that_of_the_law(random, small) -> None:
     kept = day_law["entered"].values
     book = law.covariance().quadratic(np.full(kept.sum(), 1.0 / kept.sum())) ** 0.5
     assert float(found["book_scale"][0]) == pytest.approx(book, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mixture_pricing", "neural_factor"])
+def test_models_without_factors_have_draws_of_heads_too(name: str, small: Panel) -> None:
+    entry = find_model(name)
+    values = {"n_exposures": 5, "hidden_size": 4, "heads": HeadSpec(kind="full")}
+    model = entry.model_class()(entry.spec_class().model_validate(values))
+    config = SVIConfig(n_epochs=2, block_size=7, learning_rate=1e-2, progress=False, device="cpu")
+    fit = fit_svi(model, small, config=config, seed=3)
+    posterior = sample_posterior(fit, small, draws=6, head_draws=3, seed=1)
+    assert not posterior.has_factors
+    assert list(posterior.heads["head_group"].values) == ["alpha", "noise"]
+    readout = next(str(n) for n in posterior.heads if str(n).endswith("readout_weight"))
+    assert posterior.heads[readout].shape == (6, 4)
+    one, two = forecast_heads(fit, small, draws=2, seed=1)
+    assert float(abs(one.mean - two.mean).max()) > 0.0
+    shares = head_prior_predictive(fit, small, draws=3)
+    np.testing.assert_array_equal(shares["factor_share"], 0.0)
