@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 
 from nfi_pyro.data.panel import Panel, check_panel
+from nfi_pyro.distributions import HeadSpec
 from nfi_pyro.errors import CheckpointError
 from nfi_pyro.factor_vae import FactorVAE
 from nfi_pyro.svi import SVIConfig, SVIFit, fit_svi, loop
@@ -97,6 +98,18 @@ def test_a_resumed_fit_ends_with_the_bits_of_an_uninterrupted_one(
     # Optimiser moments, generators, best weights and counters too.
     assert equal(load_state(tmp_path / "broken"), load_state(tmp_path / "whole"))
     assert parts_left(tmp_path) == []
+
+
+def test_a_fit_with_random_heads_resumes_to_the_same_bits(
+    panel: Panel, model: FactorVAE, config: SVIConfig, tmp_path: Path
+) -> None:
+    random = FactorVAE(model.spec.model_copy(update={"heads": HeadSpec(kind="low_rank", rank=2)}))
+    whole = fit_svi(random, panel, config=config, seed=3)
+    half: dict[str, Any] = {"config": config, "seed": 3, "checkpoint": tmp_path / "half"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "evaluate_forecasts", interrupt_call(evaluate_forecasts, 3))
+        assert fit_svi(random, panel, **half).status == "interrupted"
+    assert same_fit(fit_svi(random, panel, resume=True, **half), whole)
 
 
 def test_resuming_a_finished_fit_returns_it_again(
