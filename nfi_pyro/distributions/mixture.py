@@ -77,7 +77,8 @@ class MixtureOfNormals(TorchDistribution):
     def cdf(self, value: Tensor) -> Tensor:
         """Return P(r <= value), batch shape."""
         standard = (value.unsqueeze(-1) - self.loc) / self.scale
-        return (self.log_weights.exp() * normal_cdf(standard)).sum(-1)
+        total = (self.log_weights.exp() * normal_cdf(standard)).sum(-1)
+        return total.clamp(max=1.0)  # weights sum to 1 up to rounding
 
     def icdf(self, value: Tensor | float) -> Tensor:
         """Return the quantile at probability `value`, batch shape, to 1e-8 of a scale.

@@ -398,3 +398,12 @@ def test_components_broadcast_and_expand() -> None:
     torch.testing.assert_close(
         wider.log_prob(value)[3], law("bimodal").log_prob(value), rtol=0, atol=0
     )
+
+
+def test_the_distribution_function_never_exceeds_one() -> None:
+    """Weights sum to 1 up to rounding: far out the sum of seven of them may be above it."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20_000, 7, generator=generator, dtype=torch.float64)
+    law = MixtureOfNormals(logits, torch.zeros_like(logits), torch.ones_like(logits))
+    assert (law.log_weights.exp().sum(-1) > 1.0).any()
+    assert law.cdf(torch.full((20_000,), 60.0, dtype=torch.float64)).max() == 1.0
