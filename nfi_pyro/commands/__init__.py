@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nfi_pyro.commands.comparing import compare
     from nfi_pyro.commands.demonstration import demo
+    from nfi_pyro.commands.diagnosing import diagnose
     from nfi_pyro.commands.fitting import fit
     from nfi_pyro.commands.predicting import forecast
     from nfi_pyro.commands.preparing import panel
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "compare": "nfi_pyro.commands.comparing",
     "demo": "nfi_pyro.commands.demonstration",
+    "diagnose": "nfi_pyro.commands.diagnosing",
     "fit": "nfi_pyro.commands.fitting",
     "forecast": "nfi_pyro.commands.predicting",
     "panel": "nfi_pyro.commands.preparing",
@@ -22,7 +24,7 @@ _HOMES = {
     "synthesise": "nfi_pyro.commands.synthesising",
 }
 
-__all__ = ["compare", "demo", "fit", "forecast", "panel", "report", "synthesise"]
+__all__ = ["compare", "demo", "diagnose", "fit", "forecast", "panel", "report", "synthesise"]
 
 
 def __getattr__(name: str) -> object:

@@ -50,7 +50,9 @@ def backtest_value_at_risk(
     of McNeil and Frey with a bootstrap, the one test of it that needs no more than the two
     forecasts. A count of 0 or of all enters the likelihoods by its limit, ``0 log 0 = 0``.
     Independence is tested against dependence on the date before alone, and is slow to see a
-    volatility that changes over months.
+    volatility that changes over months. A label that is earned ``start_lag + horizon`` days after
+    its date is unknown to the forecasts made in between: exceedances of such neighbours may come
+    together although every forecast is right. Test independence on dates that far apart.
 
     Parameters
     ----------

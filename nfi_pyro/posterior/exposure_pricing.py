@@ -1,5 +1,6 @@
 """The pricing law of one date: returns as a function of exposure, in decimal return units."""
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from nfi_pyro.data.panel import Panel
+from nfi_pyro.distributions.law_jets import LawJets
 from nfi_pyro.distributions.mixture import MixtureOfNormals
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.distributions.quantiles import solve_quantile
@@ -69,6 +71,22 @@ class PricingLaw:
             law.loc * self.return_scale,
             law.scale * self.return_scale,
             validate_args=False,
+        )
+
+    def jets(self, beta: Tensor, order: int = 2) -> LawJets:
+        """Return logits, loc and log scale with their derivatives by exposure, closed form.
+
+        In decimal return, at exposures (row, factor); `order` 1 leaves out second derivatives.
+        """
+        found = self.function.jets(self._checked(beta), order)
+        unit = found.value.new_tensor([1.0, self.return_scale, 1.0])
+        shift = torch.zeros_like(unit)
+        shift[2] = math.log(self.return_scale)
+        second = found.second if found.second is None else found.second * unit[:, None, None, None]
+        return LawJets(
+            found.value * unit[:, None] + shift[:, None],
+            found.first * unit[:, None, None],
+            second,
         )
 
     def jacobian(self, beta: Tensor | None = None) -> Tensor:

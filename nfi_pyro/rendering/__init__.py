@@ -4,12 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nfi_pyro.rendering.contents import ReportContents
+    from nfi_pyro.rendering.diagnosis_contents import DiagnosisContents
+    from nfi_pyro.rendering.diagnosis_page import render_diagnosis
     from nfi_pyro.rendering.html import render_report
 
-__all__ = ["ReportContents", "render_report"]
+__all__ = ["DiagnosisContents", "ReportContents", "render_diagnosis", "render_report"]
 
 _HOMES = {
+    "DiagnosisContents": "nfi_pyro.rendering.diagnosis_contents",
     "ReportContents": "nfi_pyro.rendering.contents",
+    "render_diagnosis": "nfi_pyro.rendering.diagnosis_page",
     "render_report": "nfi_pyro.rendering.html",
 }
 

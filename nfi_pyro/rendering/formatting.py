@@ -57,6 +57,11 @@ def nats(value: float, digits: int = 4, *, signed: bool = False) -> str:
     return text if text == MISSING else f"{text} nats"
 
 
+def p_value(value: float) -> str:
+    """Return a p-value with three decimals, ``<0.001`` below that; NaN gives ``n/a``."""
+    return "<0.001" if value < 0.0005 else number(value, 3)
+
+
 def count(value: float) -> str:
     """Return a whole number with thousands commas; NaN gives ``n/a``."""
     return number(value, 0)

@@ -52,6 +52,26 @@ def objective_name(history: xr.Dataset) -> str:
     return "ELBO" if history["kl"].sizes[FACTOR] else "Log likelihood"
 
 
+def empty_steps(history: xr.Dataset) -> np.ndarray:
+    """Return whether no return was observed on a step's dates, bool (step,).
+
+    There the log likelihood is exactly 0, whatever the model, and the objective 0 but for the
+    rounding of the KL.
+    """
+    name = "log_likelihood" if "log_likelihood" in history else "elbo"
+    return history[name].values == 0.0
+
+
+def seen_steps(history: xr.Dataset) -> np.ndarray:
+    """Return the objective by step, NaN on `empty_steps`, which would flatten everything else."""
+    return np.where(empty_steps(history), np.nan, history["elbo"].values.astype(float))
+
+
+def is_percent(values: xr.DataArray) -> bool:
+    """Return whether a decimal is to be read in percent: a return, or a share of something."""
+    return values.attrs.get("units") == "decimal return" or str(values.name).endswith("share")
+
+
 def kl_names(history: xr.Dataset) -> list[str]:
     """Return the names of the KL columns; a single column is of all factors together."""
     names = [str(name) for name in axis_values(history["kl"], FACTOR)]

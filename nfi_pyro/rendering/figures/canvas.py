@@ -68,6 +68,7 @@ def say_if_empty(axis: Axes, values: np.ndarray) -> None:
 
 
 def date_axis(axis: Axes, label: str = "Date of forecast (close)", most: int = 6) -> None:
+    """Make the x axis one of dates with at most `most` ticks."""
     locator = AutoDateLocator(minticks=2, maxticks=most)
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
@@ -76,6 +77,7 @@ def date_axis(axis: Axes, label: str = "Date of forecast (close)", most: int = 6
 
 
 def whole_axis(axis: Axes, label: str) -> None:
+    """Make the x axis one of whole numbers."""
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 0)))
     axis.set_xlabel(label)
