@@ -49,7 +49,8 @@ def judge_convergence(history: xr.Dataset) -> Convergence:
     _check(history)
     score = history["validation_log_score"].to_numpy().astype(np.float64)
     elbo = history["elbo"].to_numpy().astype(np.float64)
-    elbo[~np.isfinite(elbo)] = np.nan
+    # A block of dates without an observed return says nothing: its bound is exactly 0.
+    elbo[~np.isfinite(elbo) | (elbo == 0.0)] = np.nan
     last_step = history["last_step"].to_numpy().astype(int)
     n_epochs, n_steps = len(score), len(elbo)
     per_epoch = float(last_step[-1]) / n_epochs

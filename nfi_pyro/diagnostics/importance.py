@@ -157,8 +157,8 @@ def _judge(found: ImportanceQuality) -> Verdict:
     error = found.gap_standard_error
     noise = f" (s.e. {error:.2f})" if math.isfinite(error) else ""
     text = (
-        f"The ELBO of guide '{found.guide}' is {found.mean_gap:z.2f} nats per date{noise} below the "
-        f"importance-weighted evidence; k-hat is above {found.threshold:.2f} on "
+        f"The ELBO of guide '{found.guide}' is {found.mean_gap:z.2f} nats per date{noise} below "
+        f"the importance-weighted evidence; k-hat is above {found.threshold:.2f} on "
         f"{found.share_high:.0%} of {found.n_dates} dates, on {found.share_poor:.0%} with fewer "
         "than half of the draws effective"
     )

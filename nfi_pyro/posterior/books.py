@@ -1,6 +1,7 @@
 """What books of assets were forecast to return, and what they did return, date by date."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,13 +88,14 @@ def portfolio_outcomes(
     assets = entered["asset"].values
     for column, date in enumerate(dates):
         held = there[column] & np.isfinite(values[column])
+        counts["n_unobserved"][:, column] = int((there[column] & ~held).sum())
+        if not held.any():
+            continue
+        whole = forecast.portfolio(dict.fromkeys(assets[held], 1.0 / held.sum()), date=date)
         for row, weights in enumerate(_books(held, orders)):
-            counts["n_unobserved"][row, column] = int((there[column] & ~held).sum())
             kept = weights > 0.0
             counts["n_assets"][row, column] = int(kept.sum())
-            if not kept.any():
-                continue
-            law = forecast.portfolio(dict(zip(assets[kept], weights[kept], strict=True)), date=date)
+            law = _with_weights(whole, assets, weights)
             realised = float(weights[kept] @ values[column][kept])
             cells = _judge(law, realised, levels, draws, seed + 1 + column)
             for name, value in cells.items():
@@ -139,6 +141,20 @@ def _books(held: np.ndarray, orders: list[tuple[np.ndarray, np.ndarray]]) -> Ite
         if len(chosen):
             weights[chosen] = shares[: len(chosen)] / shares[: len(chosen)].sum()
         yield weights
+
+
+def _with_weights(law: Law, assets: np.ndarray, weights: np.ndarray) -> Law:
+    """Return the law of other weights (asset,) on the same date."""
+
+    def reweigh(one: PortfolioLaw) -> PortfolioLaw:
+        own = np.zeros(len(one.assets))
+        _, places, theirs = np.intersect1d(one.assets, assets, return_indices=True)
+        own[places] = weights[theirs]
+        return replace(one, weights=own)
+
+    if isinstance(law, PortfolioMixture):
+        return replace(law, members=tuple(reweigh(member) for member in law.members))
+    return reweigh(law)
 
 
 def _judge(
