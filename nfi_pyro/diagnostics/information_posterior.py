@@ -279,7 +279,7 @@ def _judge_mean(
 
 def _judge_power(effect: float, n_dates: int, power: float, false_alarm: float) -> Verdict:
     """Return what the longest history can show."""
-    grade: Grade = "good" if power >= 0.8 else "doubtful" if power >= 0.5 else "bad"
+    grade: Grade = "good" if power >= 0.8 else "doubtful"  # short data are no fault of a fit
     text = (
         f"With {n_dates} dates a mean Rank IC of {effect:g} is seen in {power:.0%} of histories, "
         f"and one of 0 is taken for positive in {false_alarm:.0%}."

@@ -34,6 +34,15 @@ _CELLS = 2**21  # returns in hand at a time
 _BOUNDS = (0.05, 0.95)
 _LEAST_DATES, _LEAST_DRAWS = 20, 100
 _MISSED = 0.02  # two-sided p-value
+_WORDS = {
+    "market": "the mean over assets",
+    "cross_sectional_sd": "the standard deviation over assets",
+    "skewness": "the skewness over assets",
+    "excess_kurtosis": "the excess kurtosis over assets",
+    "pairwise_product": "the mean product of two assets",
+    "market_sd": "the standard deviation over dates of the mean",
+    "market_clustering": "the clustering over dates of the mean's size",
+}
 _RISK = ("cross_sectional_sd", "market_sd")
 _MUCH = 0.25  # of a standard deviation's own size
 
@@ -265,7 +274,7 @@ def _judge(prior: xr.Dataset, n_dates: int) -> tuple[tuple[str, ...], Verdict]:
         real, made = float(row["observed"]), float(row["mean"])
         side = "higher" if real > made else "lower"
         parts.append(
-            f"{name} is {side} than the model's ({real:.3g}, model {float(row['lower']):.3g} to "
+            f"{_WORDS.get(name, name)} is {side} than the model's ({real:.3g}, model {float(row['lower']):.3g} to "
             f"{float(row['upper']):.3g})"
         )
         much = much or (name in _RISK and not math.isclose(real, made, rel_tol=_MUCH))

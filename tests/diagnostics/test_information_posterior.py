@@ -159,7 +159,7 @@ def test_dates_needed_are_interpolated_inside_and_closed_form_outside() -> None:
 
 def test_power_verdict_says_when_a_study_is_too_short() -> None:
     short = information_coefficient_power(0.005, sd=0.1, phi=0.0, n_dates=(120,), n_simulations=100)
-    assert short.verdict.grade == "bad"
+    assert short.verdict.grade == "doubtful"
     assert "dates_needed" in short.verdict.text
     long = information_coefficient_power(0.1, sd=0.1, phi=0.0, n_dates=(60,), n_simulations=100)
     assert long.verdict.grade == "good"

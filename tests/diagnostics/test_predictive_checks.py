@@ -134,10 +134,10 @@ def test_the_models_own_returns_are_usual(fit: SVIFit, panel: Panel) -> None:
 @pytest.mark.parametrize(
     ("changes", "grade", "named"),
     [
-        ({"size": 2.0}, "bad", "cross_sectional_sd is higher"),
-        ({"size": 0.5}, "bad", "market_sd is lower"),
+        ({"size": 2.0}, "bad", "the standard deviation over assets is higher"),
+        ({"size": 0.5}, "bad", "the standard deviation over dates of the mean is lower"),
         ({"freedom": 2.5}, "doubtful", "excess_kurtosis is higher"),
-        ({"market": 0.1}, "bad", "pairwise_product is lower"),
+        ({"market": 0.1}, "bad", "the mean product of two assets is lower"),
     ],
 )
 def test_returns_of_another_law_are_named_with_their_direction(
