@@ -132,21 +132,36 @@ def test_the_models_own_returns_are_usual(fit: SVIFit, panel: Panel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "grade", "named"),
+    ("changes", "grade", "missed", "words"),
     [
-        ({"size": 2.0}, "bad", "the standard deviation over assets is higher"),
-        ({"size": 0.5}, "bad", "the standard deviation over dates of the mean is lower"),
-        ({"freedom": 2.5}, "doubtful", "excess_kurtosis is higher"),
-        ({"market": 0.1}, "bad", "the mean product of two assets is lower"),
+        (
+            {"size": 2.0},
+            "bad",
+            "cross_sectional_sd",
+            "the standard deviation over assets is higher",
+        ),
+        (
+            {"size": 0.5},
+            "bad",
+            "market_sd",
+            "the standard deviation over dates of the mean is lower",
+        ),
+        (
+            {"freedom": 2.5},
+            "doubtful",
+            "excess_kurtosis",
+            "the excess kurtosis over assets is higher",
+        ),
+        ({"market": 0.1}, "bad", "pairwise_product", "the mean product of two assets is lower"),
     ],
 )
 def test_returns_of_another_law_are_named_with_their_direction(
-    fit: SVIFit, panel: Panel, changes: dict[str, float], grade: str, named: str
+    fit: SVIFit, panel: Panel, changes: dict[str, float], grade: str, missed: str, words: str
 ) -> None:
     found = check_predictions(fit, replaced(fit, panel, **changes), n_draws=200)
     assert found.verdict.grade == grade, found.verdict
-    assert named in found.verdict.text
-    assert named.split()[0] in found.missed
+    assert words in found.verdict.text
+    assert missed in found.missed
 
 
 def test_posterior_replicates_have_seen_the_returns(fit: SVIFit, panel: Panel) -> None:
@@ -218,7 +233,7 @@ def test_p_values_count_draws_on_both_sides() -> None:
     assert float(row["p_value"]) == pytest.approx(2 * 6 / 200)
     far = judged(np.full(30, 9.0) + made[0], made)
     assert float(far.summaries["p_value"].sel(source="prior", summary="market")) == 2 / 200
-    assert "market is higher than the model's" in far.verdict.text
+    assert "the mean over assets is higher than the model's" in far.verdict.text
 
 
 def test_dates_that_do_not_count_are_left_out_of_both() -> None:
