@@ -121,7 +121,15 @@ def show(name: str, returns: xr.DataArray, risk: xr.Dataset, level: float) -> No
         level=level,
         expected_shortfall=risk["expected_shortfall"],
     )
-    print(f"{name}, VaR {level:.0%}: {result.verdict.text}\n    {result}")
+    shortfall = result.shortfall
+    tail = "" if shortfall is None else f", expected shortfall {shortfall.p_value:.3f}"
+    print(
+        f"{name}, VaR {level:.0%}: {result.verdict.text}\n"
+        f"    p: coverage {result.coverage.small_sample_p_value:.3f}, independence "
+        f"{result.independence.small_sample_p_value:.3f}, both "
+        f"{result.conditional_coverage.small_sample_p_value:.3f}{tail}; power against twice as "
+        f"many {result.power:.2f}"
+    )
 
 
 def folds(place: Path) -> tuple[DateSplit, ...]:
