@@ -282,6 +282,25 @@ def diagnose(
 
 
 @app.command()
+def geometry(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    span: Annotated[
+        str | None,
+        typer.Option(help="Dates to measure: validation, the default, or test. Open it once."),
+    ] = None,
+    panel: PanelOption = None,
+    seed: Annotated[int, typer.Option(help="Of permutations.")] = 0,
+    n_dates: Annotated[int, typer.Option(help="Dates of the metric, evenly spaced; at most.")] = 12,
+) -> None:
+    """Draw the law's geometry on one offline HTML page: distances, geodesics, crowding, states."""
+    from nfi_pyro.commands.geometry_page import geometry as geometry_run
+
+    place = geometry_run(run, out, panel=panel, span=span, seed=seed, n_dates=n_dates)
+    typer.echo(f"geometry  {place}")
+
+
+@app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run directories of one panel and label.")],
     span: Annotated[

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from nfi_pyro.commands.demonstration import demo
     from nfi_pyro.commands.diagnosing import diagnose
     from nfi_pyro.commands.fitting import fit
+    from nfi_pyro.commands.geometry_page import geometry
     from nfi_pyro.commands.predicting import forecast
     from nfi_pyro.commands.preparing import panel
     from nfi_pyro.commands.reporting import report
@@ -19,12 +20,23 @@ _HOMES = {
     "diagnose": "nfi_pyro.commands.diagnosing",
     "fit": "nfi_pyro.commands.fitting",
     "forecast": "nfi_pyro.commands.predicting",
+    "geometry": "nfi_pyro.commands.geometry_page",
     "panel": "nfi_pyro.commands.preparing",
     "report": "nfi_pyro.commands.reporting",
     "synthesise": "nfi_pyro.commands.synthesising",
 }
 
-__all__ = ["compare", "demo", "diagnose", "fit", "forecast", "panel", "report", "synthesise"]
+__all__ = [
+    "compare",
+    "demo",
+    "diagnose",
+    "fit",
+    "forecast",
+    "geometry",
+    "panel",
+    "report",
+    "synthesise",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -14,6 +14,7 @@ from nfi_pyro.commands.evaluation import (
 )
 from nfi_pyro.commands.predicting import open_panel
 from nfi_pyro.commands.run_directory import POSTERIOR, RunDirectory, describe_provenance
+from nfi_pyro.commands.state_movement import movement_of
 from nfi_pyro.data.checks.quality import DropLedger
 from nfi_pyro.data.labels import describe_label
 from nfi_pyro.data.panel import Panel
@@ -97,6 +98,7 @@ def collect(
     result = evaluate(fit, laws, data, dates)
     moments = read_inference_data(folder.verified(POSTERIOR)).constant_data
     day, prices = laws.on(), _prices(fit, data, laws)
+    moved = movement_of(laws, dates, fit.split.train)
     book = equal_weights(laws) if weights is None else read_weights(weights)
     return ReportContents(
         title=title or f"Risk report: {fit.provenance['model']} on {data.attrs['source']}",
@@ -117,6 +119,7 @@ def collect(
         portfolio=portfolio_risk(laws, book, levels=LEVELS),
         portfolio_name="equal weight" if weights is None else Path(weights).name,
         label=describe_label(data["forward_return"].attrs),
+        movement=None if isinstance(moved, str) else moved,
     )
 
 

@@ -274,8 +274,8 @@ def _judge(prior: xr.Dataset, n_dates: int) -> tuple[tuple[str, ...], Verdict]:
         real, made = float(row["observed"]), float(row["mean"])
         side = "higher" if real > made else "lower"
         parts.append(
-            f"{_WORDS.get(name, name)} is {side} than the model's ({real:.3g}, model {float(row['lower']):.3g} to "
-            f"{float(row['upper']):.3g})"
+            f"{_WORDS.get(name, name)} is {side} than the model's ({real:.3g}, model "
+            f"{float(row['lower']):.3g} to {float(row['upper']):.3g})"
         )
         much = much or (name in _RISK and not math.isclose(real, made, rel_tol=_MUCH))
     if much:

@@ -15,6 +15,7 @@ from nfi_pyro.distributions.sites import date_plate, observe_factor_returns
 from nfi_pyro.errors import SpecError
 from nfi_pyro.linear_factor.spec import LinearFactorSpec
 from nfi_pyro.nets.jets import Jet
+from nfi_pyro.nets.law_jets import Jets, VectorJet
 from nfi_pyro.nets.noise import ConstantNoise
 from nfi_pyro.nets.pricing import SpecificLaw
 from nfi_pyro.nets.standardise import standardise_cross_section, with_intercept
@@ -133,12 +134,24 @@ class LinearFactor(nn.Module):
     def pricing(self, context: LinearFactorContext, position: int) -> PricingFunction:
         """Return the law as a function of exposure (the intercept not counted)."""
         return PricingFunction(
-            self._specific, _no_alpha, self.factor_loc, self.factor_scale, "intercept"
+            self._specific,
+            _no_alpha,
+            self.factor_loc,
+            self.factor_scale,
+            "intercept",
+            self._specific_jets,
         )
 
     def _specific(self, beta: Tensor) -> SpecificLaw:
         """Return the law of the specific part at exposures (..., factor)."""
         return self.noise(beta.new_zeros(beta.shape[:-1]))
+
+    def _specific_jets(self, beta: Tensor, order: int) -> Jets:
+        """Return the specific law with its derivatives up to `order`: it does not move."""
+        none = _no_alpha(beta)
+        bent = none.hessian[..., None, :, :] if order > 1 else None
+        still = VectorJet(none.value[..., None], none.gradient[..., None, :], bent)
+        return self.noise.jets(still)
 
     def exposures(self, context: LinearFactorContext) -> Tensor:
         """Return the exposures that `pricing` takes, (date, asset, factor)."""

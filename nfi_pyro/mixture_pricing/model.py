@@ -155,7 +155,8 @@ class MixturePricing(nn.Module):
     def pricing(self, context: MixturePricingContext, position: int) -> PricingFunction:
         """Return the law as a function of exposure; the same on every date."""
         none = context.exposures.new_zeros(0)
-        return PricingFunction(self.network, self.network.alpha.jet, none, none, "none")
+        net = self.network
+        return PricingFunction(net, net.alpha.jet, none, none, "none", net.jets)
 
     def exposures(self, context: MixturePricingContext) -> Tensor:
         """Return the exposures that `pricing` takes, (date, asset, factor)."""

@@ -94,3 +94,18 @@ def perceptron_jet(
         hessian = hessian + chains[place].transpose(-1, -2) @ weighted
         upstream = (upstream * slopes[place]) @ layers[place][0]
     return Jet(value, upstream, 0.5 * (hessian + hessian.transpose(-1, -2)))
+
+
+def perceptron_slope(
+    point: Tensor, layers: Sequence[tuple[Tensor, Tensor]], readout: Tensor, activation: str
+) -> tuple[Tensor, Tensor]:
+    """Return value (...) and gradient (..., factor) alone; arguments as in `perceptron_jet`."""
+    smooth = SMOOTH[activation]
+    hidden, slopes = point, []
+    for weight, bias in layers:
+        hidden, slope, _ = smooth(hidden @ weight.T + bias)
+        slopes.append(slope)
+    upstream = readout.expand_as(hidden)
+    for (weight, _), slope in zip(reversed(layers), reversed(slopes), strict=True):
+        upstream = (upstream * slope) @ weight
+    return hidden @ readout, upstream

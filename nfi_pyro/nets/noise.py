@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nfi_pyro.nets.law_jets import Jets, VectorJet, join
 from nfi_pyro.nets.pricing import SpecificLaw
 
 
@@ -48,3 +49,14 @@ class ConstantNoise(nn.Module):
             mean.unsqueeze(-1).expand(shape),
             (self.scale * self.multiples).expand(shape),
         )
+
+    def jets(self, mean: VectorJet) -> Jets:
+        """Return logits, loc and log scale with their derivatives, given those of the mean."""
+        logits, _, scale = self(mean.value.squeeze(-1))
+        flat = torch.zeros_like(mean.first).expand(*logits.shape, -1)
+        bent = None
+        if mean.second is not None:
+            bent = flat.unsqueeze(-1).expand(*flat.shape, flat.shape[-1])
+        still = VectorJet(torch.zeros_like(logits), flat, bent)
+        loc = mean + still
+        return join(VectorJet(logits, flat, bent), loc, VectorJet(scale.log(), flat, bent))

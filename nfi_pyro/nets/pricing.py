@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nfi_pyro.nets.jets import SMOOTH, Jet, perceptron_jet
+from nfi_pyro.nets.jets import SMOOTH, Jet, perceptron_jet, perceptron_slope
+from nfi_pyro.nets.law_jets import Jets, VectorJet, hidden_jet, join, weighted_mean
 
 LOGIT_BOUND = 15.0
 
@@ -95,19 +96,36 @@ class Perceptron(nn.Module):
 
     def jet(self, beta: Tensor) -> Jet:
         """Return value, gradient and Hessian in beta, in closed form (`perceptron_jet`)."""
-        layers: list[tuple[Tensor, Tensor]] = [(self.first.weight.T, self.first.bias)]
-        layers += [(layer.weight, layer.bias) for layer in self._deeper()]
-        found = perceptron_jet(beta, layers, self.readout.weight[0], self.activation)
+        found = perceptron_jet(beta, self._layers(), self.readout.weight[0], self.activation)
         value, gradient = found.value + self.readout.bias[0], found.gradient
         if self.slope is not None:
             value, gradient = value + beta @ self.slope, gradient + self.slope
         return Jet(value, gradient, found.hessian)
+
+    def vector_jet(self, beta: Tensor, order: int) -> VectorJet:
+        """Return the output's derivatives up to `order`, 1 or 2, as those of one component."""
+        if order > 1:
+            jet = self.jet(beta)
+            return VectorJet(
+                jet.value[..., None], jet.gradient[..., None, :], jet.hessian[..., None, :, :]
+            )
+        layers, readout = self._layers(), self.readout.weight[0]
+        value, gradient = perceptron_slope(beta, layers, readout, self.activation)
+        value = value + self.readout.bias[0]
+        if self.slope is not None:
+            value, gradient = value + beta @ self.slope, gradient + self.slope
+        return VectorJet(value[..., None], gradient[..., None, :], None)
 
     def weights(self) -> list[Tensor]:
         """Return everything a penalty on size may act on: no bias."""
         deeper = (layer.weight for layer in self._deeper())
         found: list[Tensor] = [self.first.weight, *deeper, self.readout.weight]
         return found if self.slope is None else [*found, self.slope]
+
+    def _layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Return weight and bias of each hidden layer, in torch's layout."""
+        deeper = [(layer.weight, layer.bias) for layer in self._deeper()]
+        return [(self.first.weight.T, self.first.bias), *deeper]
 
     def _deeper(self) -> list[nn.Linear]:
         """Return the hidden layers after the first."""
@@ -168,6 +186,38 @@ class MixtureHead(nn.Module):
         centred = offset - (torch.softmax(logits, -1) * offset).sum(-1, keepdim=True)
         return SpecificLaw(logits, mean.unsqueeze(-1) + centred, scale)
 
+    def jets(
+        self, hidden: tuple[Tensor, Tensor, Tensor], weight: Tensor, mean: VectorJet, order: int
+    ) -> Jets:
+        """Return logits, loc and log scale with their derivatives; see `hidden_jet`, `Jets`."""
+
+        def read(layer: nn.Linear) -> VectorJet:
+            return hidden_jet(hidden, weight, layer.weight, layer.bias, order)
+
+        raw = read(self.raw_scale)
+        gate = torch.sigmoid(raw.value)
+        soft, first = nn.functional.softplus(raw.value), gate * (1.0 - gate)
+        floored = soft + self.scale_floor
+        slope = gate / floored
+        core = raw.through(floored.log(), slope, first / floored - slope.square()).at(slice(0, 1))
+        if not self.several:
+            return join(core + -core, mean, core)
+        steps = raw.through(soft, gate, first).at(slice(1, None)).cumulate()
+        tails = core + steps
+        log_scale = VectorJet(
+            torch.cat([core.value, tails.value], -1),
+            torch.cat([core.first, tails.first], -2),
+            None
+            if core.second is None or tails.second is None
+            else torch.cat([core.second, tails.second], -3),
+        )
+        logits = read(self.logits)
+        bounded = torch.tanh(logits.value / LOGIT_BOUND)
+        slope = 1.0 - bounded.square()
+        logits = logits.through(LOGIT_BOUND * bounded, slope, -2.0 / LOGIT_BOUND * bounded * slope)
+        offset = read(self.offset)
+        return join(logits, mean + offset + -weighted_mean(logits, offset), log_scale)
+
 
 class PricingNetwork(nn.Module):
     r"""``beta -> alpha(beta) + zero-mean mixture noise``: one mechanism for all assets.
@@ -208,3 +258,12 @@ class PricingNetwork(nn.Module):
         """Return the law of the specific part of the return, (..., component)."""
         hidden = SMOOTH[self.activation](self.first(beta))[0]
         return self.noise(hidden, self.alpha(beta))
+
+    def jets(self, beta: Tensor, order: int) -> Jets:
+        """Return logits, loc and log scale with their derivatives up to `order`, closed form.
+
+        See `nfi_pyro.nets.law_jets.Jets` for the layout. Order 1 or 2.
+        """
+        hidden = SMOOTH[self.activation](self.first(beta))
+        mean = self.alpha.vector_jet(beta, order)
+        return self.noise.jets(hidden, self.first.weight.T, mean, order)

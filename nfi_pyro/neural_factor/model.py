@@ -19,6 +19,7 @@ from nfi_pyro.distributions.sites import (
     sample_heads,
 )
 from nfi_pyro.errors import SpecError
+from nfi_pyro.nets.law_jets import Jets
 from nfi_pyro.nets.noise import ConstantNoise
 from nfi_pyro.nets.pricing import Perceptron, SpecificLaw
 from nfi_pyro.nets.standardise import standardise_cross_section
@@ -160,7 +161,11 @@ class NeuralFactor(nn.Module):
     def pricing(self, context: NeuralFactorContext, position: int) -> PricingFunction:
         """Return the law as a function of exposure; the same on every date."""
         none = context.exposures.new_zeros(0)
-        return PricingFunction(self, self.alpha.jet, none, none, "none")
+        return PricingFunction(self, self.alpha.jet, none, none, "none", self._jets)
+
+    def _jets(self, beta: Tensor, order: int) -> Jets:
+        """Return the law with its derivatives up to `order`, 1 or 2."""
+        return self.noise.jets(self.alpha.vector_jet(beta, order))
 
     def exposures(self, context: NeuralFactorContext) -> Tensor:
         """Return the exposures that `pricing` takes, (date, asset, factor)."""

@@ -27,6 +27,7 @@ from nfi_pyro.errors import SpecError
 from nfi_pyro.nets.canonical import CanonicalForm
 from nfi_pyro.nets.encoder import PortfolioEncoder
 from nfi_pyro.nets.jets import Jet
+from nfi_pyro.nets.law_jets import Jets
 from nfi_pyro.nets.predictor import FactorPredictor, Trunk
 from nfi_pyro.nets.pricing import PricingNetwork, SpecificLaw
 from nfi_pyro.nets.windowed_gru import WindowedGRU
@@ -281,6 +282,7 @@ class NFI(nn.Module):
             law.factor_loc[position],
             law.factor_scale[position],
             "exposures",
+            self._specific_jets,
         )
 
     def exposures(self, context: NFIContext) -> Tensor:
@@ -292,6 +294,19 @@ class NFI(nn.Module):
         raw = self.canonical.raw_exposures(beta)
         logits, loc, scale = self.network(raw)
         return SpecificLaw(logits, loc - (raw @ self.canonical.shift).unsqueeze(-1), scale)
+
+    def _specific_jets(self, beta: Tensor, order: int) -> Jets:
+        """Return the specific law with its derivatives in canonical exposures."""
+        form = self.canonical
+        raw = form.raw_exposures(beta)
+        value, first, second = self.network.jets(raw, order)
+        only_loc = value.new_tensor([0.0, 1.0, 0.0])  # the shift is taken out of the loc
+        value = value - only_loc[:, None] * (raw @ form.shift)[..., None, None]
+        first = (first - only_loc[:, None, None] * form.shift)[..., form.order] / form.scale
+        if second is not None:
+            second = second[..., form.order, :][..., form.order]
+            second = second / (form.scale.unsqueeze(-1) * form.scale)
+        return value, first, second
 
     def _alpha(self, beta: Tensor) -> Jet:
         """Return alpha and its derivatives in canonical exposures."""

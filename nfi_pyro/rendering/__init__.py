@@ -6,14 +6,25 @@ if TYPE_CHECKING:
     from nfi_pyro.rendering.contents import ReportContents
     from nfi_pyro.rendering.diagnosis_contents import DiagnosisContents
     from nfi_pyro.rendering.diagnosis_page import render_diagnosis
+    from nfi_pyro.rendering.geometry_contents import GeometryContents
+    from nfi_pyro.rendering.geometry_page import render_geometry
     from nfi_pyro.rendering.html import render_report
 
-__all__ = ["DiagnosisContents", "ReportContents", "render_diagnosis", "render_report"]
+__all__ = [
+    "DiagnosisContents",
+    "GeometryContents",
+    "ReportContents",
+    "render_diagnosis",
+    "render_geometry",
+    "render_report",
+]
 
 _HOMES = {
     "DiagnosisContents": "nfi_pyro.rendering.diagnosis_contents",
+    "GeometryContents": "nfi_pyro.rendering.geometry_contents",
     "ReportContents": "nfi_pyro.rendering.contents",
     "render_diagnosis": "nfi_pyro.rendering.diagnosis_page",
+    "render_geometry": "nfi_pyro.rendering.geometry_page",
     "render_report": "nfi_pyro.rendering.html",
 }
 

@@ -8,6 +8,7 @@ import xarray as xr
 
 from nfi_pyro.diagnostics.results import Calibration, InformationCoefficient, ScoreTable
 from nfi_pyro.portfolio.results import PortfolioRisk
+from nfi_pyro.rendering.geometry_contents import StateMovement
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class ReportContents:
         For example ``equal weight`` or the name of the weights file.
     label : str
         One line that says what the return is and when it is earned.
+    movement : StateMovement or None
+        How far the factors' law moved through the evaluation span.
     """
 
     title: str
@@ -81,3 +84,4 @@ class ReportContents:
     portfolio: PortfolioRisk
     portfolio_name: str
     label: str
+    movement: StateMovement | None = None

@@ -10,6 +10,7 @@ from nfi_pyro.rendering.caveats import limits
 from nfi_pyro.rendering.contents import ReportContents
 from nfi_pyro.rendering.factor_sections import dependence, exposures, factors, price_of_risk
 from nfi_pyro.rendering.formatting import day, interval, nats, number, percent
+from nfi_pyro.rendering.geometry_sections import movement
 from nfi_pyro.rendering.page import Drawing, Section, Table, Tile
 from nfi_pyro.rendering.selection import MOST_KL_LINES, MOST_RISKS, MOST_SOURCES, at_level
 from nfi_pyro.rendering.wording import sentence
@@ -26,17 +27,21 @@ def build_sections(contents: ReportContents) -> tuple[Section, ...]:
     Returns
     -------
     tuple of Section
-        Eleven sections, and one on the price of risk where the model has a law of exposure; what
-        is missing from the results is said in its section. Where a copula joins the assets, its
-        section stands in the place of that on factors.
+        Eleven sections, one on how far the factors moved where they did, and one on the price of
+        risk where the model has a law of exposure; what is missing from the results is said in
+        its section. Where a copula joins the assets, its section stands in the place of that on
+        factors.
     """
     shared = factors if contents.copula_loading is None else dependence
     priced = () if contents.pricing is None else (price_of_risk,)
-    builders = (
-        _summary, _portfolio, _provenance, _training, _rank_ic, _calibration, _scores, shared,
-        exposures, *priced, _risks, limits,
-    )  # fmt: skip
-    return tuple(builder(contents) for builder in builders)
+    first = (_summary, _portfolio, _provenance, _training, _rank_ic, _calibration, _scores, shared)
+    moved = () if contents.movement is None else (movement(contents.movement),)
+    last = (exposures, *priced, _risks, limits)
+    return (
+        *(builder(contents) for builder in first),
+        *moved,
+        *(builder(contents) for builder in last),
+    )
 
 
 def _summary(contents: ReportContents) -> Section:

@@ -210,6 +210,7 @@ def test_a_few_dates_may_have_a_value_at_risk_below_zero() -> None:
     returns[0] = 0.0005
     found = backtest_value_at_risk(returns, risk, level=0.9, expected_shortfall=risk)
     assert found.exceeded.values.tolist() == [True, True, False, False, False]
+    assert found.shortfall is not None
     assert np.isfinite(found.shortfall.acerbi_szekely)
 
 

@@ -1,5 +1,6 @@
 """p_t(r | beta) as a function of exposure: its mean's derivatives, its total mass, every model."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import hessian, jacrev, vmap
 
+from nfi_pyro.distributions.law_jets import automatic_jets
 from nfi_pyro.distributions.mixture import MixtureOfNormals
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.linear_factor import LinearFactor, LinearFactorSpec
@@ -201,3 +203,26 @@ def test_every_models_derivatives_are_automatic_ones(make_batch, name: str) -> N
         assert (second == 0).all()
     else:
         assert float((gradient - gradient[0]).abs().max()) > 1e-5
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_models_jets_are_automatic_ones(make_batch, name: str, order: int) -> None:
+    """In closed form, and by `torch.func` where a model has none."""
+    model, context = build(name, make_batch)
+    law, beta = model.pricing(context, 2), model.exposures(context)[2]
+    assert law.specific_jets is not None
+
+    def marginal(point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = law.marginal(point)
+        return found.logits, found.loc, found.scale.log()
+
+    want = automatic_jets(marginal, beta, order)
+    for found in (law.jets(beta, order), replace(law, specific_jets=None).jets(beta, order)):
+        torch.testing.assert_close(found.value, want.value, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(found.first, want.first, rtol=1e-9, atol=1e-12)
+        if order == 1:
+            assert found.second is None
+        else:
+            torch.testing.assert_close(found.second, want.second, rtol=1e-8, atol=1e-11)
+    assert float(want.first[:, 2].abs().max()) > 0 or name.startswith("neural")

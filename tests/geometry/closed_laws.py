@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nfi_pyro.distributions.law_jets import LawJets
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.nets.pricing import PricingNetwork
 from nfi_pyro.posterior import PricingLaw
@@ -25,14 +25,30 @@ def draws(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def normal_law(beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The normal family in the chart (mean, standard deviation): a hyperbolic half-plane."""
-    return torch.zeros_like(beta[..., :1]), beta[..., :1], beta[..., 1:].log()
+class NormalLaw:
+    """The normal family, a hyperbolic half-plane: exposures are mean and (log) sd; own jets."""
+
+    def __init__(self, *, log: bool) -> None:
+        self.log = log
+
+    def __call__(self, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        log_scale = beta[..., 1:] if self.log else beta[..., 1:].log()
+        return torch.zeros_like(log_scale), beta[..., :1], log_scale
+
+    def jets(self, beta: Tensor, order: int) -> LawJets:
+        value = torch.stack(self(beta), dim=-2)
+        first = beta.new_zeros(*value.shape, 2)
+        first[..., 1, 0, 0] = 1.0
+        first[..., 2, 0, 1] = 1.0 if self.log else 1.0 / beta[..., 1]
+        if order == 1:
+            return LawJets(value, first, None)
+        second = beta.new_zeros(*value.shape, 2, 2)
+        if not self.log:
+            second[..., 2, 0, 1, 1] = -1.0 / beta[..., 1].square()
+        return LawJets(value, first, second)
 
 
-def log_normal_law(beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same in the chart (mean, log standard deviation)."""
-    return torch.zeros_like(beta[..., :1]), beta[..., :1], beta[..., 1:]
+normal_law, log_normal_law = NormalLaw(log=False), NormalLaw(log=True)
 
 
 def half_plane_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -102,14 +118,16 @@ def network_law(n_factors: int, n_components: int, seed: int = 3) -> Law:
     second = draws(3 * n_components, 8, seed=seed + 1)
 
     def law(beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        out = torch.tanh(beta @ first.T / n_factors**0.5) @ second.T / 8**0.5
+        out = torch.tanh(0.5 * beta @ first.T / n_factors**0.5) @ second.T / 8**0.5
         logits, loc, log_scale = out.unflatten(-1, (3, n_components)).unbind(-2)
         return logits, loc, 0.4 * log_scale
 
     return law
 
 
-def pricing_law(n_factors: int, n_components: int, rows: int = 40, seed: int = 3) -> PricingLaw:
+def pricing_law(
+    n_factors: int, n_components: int, rows: int = 40, seed: int = 3, size: float = 0.3
+) -> PricingLaw:
     """The law of one date of a random nfi-like network, with jets and exposures of its own."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -125,7 +143,7 @@ def pricing_law(n_factors: int, n_components: int, rows: int = 40, seed: int = 3
         with torch.no_grad():
             for layer in (net.alpha.readout, *net.noise.children()):
                 assert isinstance(layer, torch.nn.Linear)
-                layer.weight.normal_(0.0, 0.5)
+                layer.weight.normal_(0.0, size)
     net.requires_grad_(False)
     loc, scale = 0.2 * draws(n_factors, seed=1), 0.3 * draws(n_factors, seed=2).exp()
     function = PricingFunction(net, net.alpha.jet, loc, scale, "exposures", net.jets)
@@ -137,4 +155,4 @@ def pricing_law(n_factors: int, n_components: int, rows: int = 40, seed: int = 3
 
 def without_jets(law: PricingLaw) -> Law:
     """The same law as a plain function, differentiated by torch.func."""
-    return lambda beta: replace(law)(beta)
+    return lambda beta: law(beta)

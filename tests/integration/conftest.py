@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nfi_pyro.cli import app
+from nfi_pyro.commands import fit
 
 SPEC = """
 model = "factor_vae"
@@ -22,6 +23,22 @@ prior_hidden_size = 5
 [svi]
 n_epochs = 2
 block_size = 16
+"""
+NFI = """
+model = "nfi"
+[spec]
+lags = 3
+projection_size = 5
+hidden_size = 7
+n_factors = 3
+n_portfolios = 5
+prior_hidden_size = 5
+pricing_size = 5
+n_components = 2
+variant = "posterior"
+[svi]
+n_epochs = 2
+block_size = 32
 """
 ATTACK = "<script>alert(1)</script>"
 
@@ -73,3 +90,12 @@ def finished(folder: Path) -> Path:
     assert fitted.exit_code == 0, fitted.output
     assert "validation log score" in fitted.output
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def priced(folder: Path) -> Path:
+    """A run of a model with a pricing law and latent factors."""
+    spec, place = folder / "nfi.toml", folder / "nfi"
+    spec.write_text(NFI, encoding="utf-8")
+    fit(spec, folder / "panel.zarr", place, threads=1, progress=False)
+    return place

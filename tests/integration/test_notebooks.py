@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 from nfi_pyro.cli import app
 
 REPORTS = Path(__file__).parents[2] / "reports"
-FIGURES = {"first_look": 5, "diagnostics": 13, "posterior_predictive": 8}  # on a plain run
-DRAWS = {"first_look": 0, "diagnostics": 100, "posterior_predictive": 1000}  # the fewest
+# On a plain run.
+FIGURES = {"first_look": 5, "diagnostics": 13, "posterior_predictive": 8, "geometry": 1}
+# The fewest.
+DRAWS = {"first_look": 0, "diagnostics": 100, "posterior_predictive": 1000, "geometry": 0}
 NOTICES = ("ArviZ is undergoing", "IProgress not found")  # of importing ArviZ and tqdm
 VERDICTS = (
     "convergence",
@@ -107,6 +109,8 @@ def test_a_notebook_runs(stem: str, finished: Path, monkeypatch: pytest.MonkeyPa
     if stem == "diagnostics":
         closing = texts(outputs, "text/html")[-1]
         assert [name for name in VERDICTS if f">{name}</th>" not in closing] == []
+    if stem == "geometry":
+        assert any("prices hidden features" in text for text in texts(outputs, "text/markdown"))
     if stem == "posterior_predictive":
         assert any("--restarts 5" in text for text in texts(outputs, "text/markdown"))
 
@@ -122,6 +126,16 @@ def test_a_notebook_reads_restarts_and_random_last_layers(
     assert complaints(outputs) == []
     assert count_figures(outputs) == FIGURES[stem] + more
     assert not any("--restarts 5" in text for text in texts(outputs, "text/markdown"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_the_geometry_notebook_draws_a_pricing_law(
+    priced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = run("geometry", priced, monkeypatch)
+    assert complaints(outputs) == []
+    assert count_figures(outputs) == FIGURES["geometry"] + 3
+    assert any("identified" in text for text in texts(outputs, "text/html"))
 
 
 @pytest.mark.slow

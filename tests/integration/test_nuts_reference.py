@@ -73,10 +73,16 @@ def make_problem(kind: Kind, n_dates: int = DATES, n_assets: int = ASSETS) -> Pr
     with torch.no_grad():
         model.alpha.hidden.weight.copy_(torch.eye(HIDDEN))
         model.alpha.hidden.bias.zero_()
-        parts = model(trunk)
+        names = ("alpha_loc", "specific_scale", "beta", "prior_loc", "prior_scale")
+        parts = dict(zip(names, model(trunk), strict=True))
     tradable = torch.ones(n_dates, n_assets, dtype=torch.bool)
     context = FactorVAEContext(
-        tradable, *parts, hidden[..., :0], torch.arange(n_dates), n_dates, trunk
+        tradable=tradable,
+        **parts,
+        encoder_input=hidden[..., :0],
+        date_index=torch.arange(n_dates),
+        n_dates=n_dates,
+        trunk=trunk,
     )
     assert model.heads is not None
     truth = model.heads.draw_prior(1, seed=8)[0]

@@ -1,0 +1,64 @@
+"""What every part of a geometry page is made from: one run, one span of dates and a seed."""
+
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nfi_pyro.data.panel import Panel
+from nfi_pyro.data.splits import DateSpan
+from nfi_pyro.posterior.return_forecast import ReturnForecast
+from nfi_pyro.svi.trained import SVIFit
+
+
+@dataclass(frozen=True)
+class GeometryTask:
+    """A run and the dates that it is measured on.
+
+    Attributes
+    ----------
+    fit : SVIFit
+    panel : Panel
+        With the run's exposures, if any.
+    laws : ReturnForecast
+        Of every date with a full window.
+    span : DateSpan
+    seed : int
+    n_dates : int
+        Dates of the span on which the pricing law is measured, at most; >= 1.
+    left_out : dict of part to text
+        Grows: why a part is not there.
+    """
+
+    fit: SVIFit
+    panel: Panel
+    laws: ReturnForecast
+    span: DateSpan
+    seed: int
+    n_dates: int
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def days(self) -> np.ndarray:
+        """Every date with a forecast, datetime64."""
+        return self.laws.data["date"].to_numpy()
+
+    @property
+    def place(self) -> slice:
+        """Positions of the span among `days`."""
+        return self.span.positions(self.days)
+
+    @property
+    def dates(self) -> np.ndarray:
+        """Dates of the span with a forecast, datetime64."""
+        return self.days[self.place]
+
+    @property
+    def visited(self) -> np.ndarray:
+        """At most `n_dates` evenly spaced ones; the last is the span's last."""
+        count = len(self.dates)
+        return self.dates[::-1][:: -(-count // self.n_dates)][::-1]
+
+    def say(self, part: str) -> None:
+        """Print on standard error which part comes next."""
+        print(f"geometry: {part}", file=sys.stderr, flush=True)
