@@ -125,9 +125,7 @@ def network_law(n_factors: int, n_components: int, seed: int = 3) -> Law:
     return law
 
 
-def pricing_law(
-    n_factors: int, n_components: int, rows: int = 40, seed: int = 3, size: float = 0.3
-) -> PricingLaw:
+def pricing_law(n_factors: int, n_components: int, rows: int = 40, seed: int = 3) -> PricingLaw:
     """The law of one date of a random nfi-like network, with jets and exposures of its own."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -143,7 +141,7 @@ def pricing_law(
         with torch.no_grad():
             for layer in (net.alpha.readout, *net.noise.children()):
                 assert isinstance(layer, torch.nn.Linear)
-                layer.weight.normal_(0.0, size)
+                layer.weight.normal_(0.0, 0.3)
     net.requires_grad_(False)
     loc, scale = 0.2 * draws(n_factors, seed=1), 0.3 * draws(n_factors, seed=2).exp()
     function = PricingFunction(net, net.alpha.jet, loc, scale, "exposures", net.jets)

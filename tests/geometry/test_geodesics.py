@@ -176,7 +176,7 @@ def test_log_is_the_inverse_of_exp() -> None:
 
 
 def test_distances_are_symmetric_and_keep_the_triangle() -> None:
-    manifold = FisherManifold(pricing_law(FACTORS, 3, size=0.5))
+    manifold = FisherManifold(pricing_law(FACTORS, 3))
     points = draws(6, FACTORS, seed=1)[[0, 1, 3, 4, 5]]
     table = manifold.distance(points.unsqueeze(1), points.unsqueeze(0), starts=3)
     straight = manifold.distance(points.unsqueeze(1), points.unsqueeze(0))
