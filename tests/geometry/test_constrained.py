@@ -22,8 +22,6 @@ from nfi_pyro.geometry.objective import moments
 from nfi_pyro.geometry.slsqp import maximum_under, multipliers
 from tests.geometry.closed_laws import draws, log_normal_law, network_law, normal_law, tensor
 
-pytestmark = pytest.mark.slow  # each optimum is a search over geodesics
-
 SPREAD = 0.7
 HOME = tensor(0.0, math.log(SPREAD))
 LAW = network_law(2, 3)
@@ -45,7 +43,7 @@ def expected(
 
 
 @pytest.mark.parametrize("radius", [0.3, 1.0])
-@pytest.mark.parametrize("part", [None, 0.8, 1.05])
+@pytest.mark.parametrize("part", [None, 0.8])
 def test_the_normal_family(radius: float, part: float | None) -> None:
     """A ball of the half-plane is a disc: centre s cosh rho, radius s sinh rho."""
     cap = None if part is None else part * SPREAD**2
@@ -88,7 +86,7 @@ def test_the_least_variance_in_the_ball_is_the_bound_of_caps() -> None:
 # ---- brute force ---------------------------------------------------------------------------------
 
 
-ANGLES, LENGTHS = 60, 16
+ANGLES, LENGTHS = 40, 9
 
 
 @cache
@@ -110,7 +108,15 @@ def on_grid(radius: float, cap: float, aversion: float) -> tuple[float, float]:
     return float(value.max()), slope * apart
 
 
-@pytest.mark.parametrize(("share", "aversion"), [(9.0, 0.0), (1.02, 0.0), (0.97, 0.0), (9.0, 0.4)])
+@pytest.mark.parametrize(
+    ("share", "aversion"),
+    [
+        pytest.param(9.0, 0.0, marks=pytest.mark.slow),
+        (1.02, 0.0),
+        (0.97, 0.0),
+        pytest.param(9.0, 0.4, marks=pytest.mark.slow),
+    ],
+)
 def test_it_agrees_with_brute_force(share: float, aversion: float) -> None:
     """Without a cap that binds, with one, from a benchmark above the cap, and with lambda."""
     manifold, radius = FisherManifold(LAW), 0.5
@@ -143,6 +149,7 @@ def solve(radius: float = 0.5, share: float = 1.02) -> ConstrainedOptimum:
     )
 
 
+@pytest.mark.slow
 def test_prices_are_what_a_wider_limit_brings() -> None:
     middle, far, wide = solve(), solve(radius=0.501), solve(share=1.021)
     by_distance = float(far.value - middle.value) / 0.001
@@ -173,6 +180,7 @@ def test_units_and_linear_charts_do_not_matter() -> None:
     torch.testing.assert_close(found.variance_price, want.variance_price / 100.0, rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 def test_rows_keep_their_order_and_limits() -> None:
     manifold = FisherManifold(LAW, nodes="c11n4")
     rows = torch.stack([CENTRE, CENTRE + 0.3]).unsqueeze(0)

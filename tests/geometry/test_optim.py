@@ -177,7 +177,9 @@ def test_linear_charts_do_not_matter(kind: Any, options: dict[str, Any]) -> None
     assert float((ends[0] - start).abs().max()) > 0.05
 
 
-@pytest.mark.parametrize("transport", ["projected", "parallel"])
+@pytest.mark.parametrize(
+    "transport", [pytest.param("projected", marks=pytest.mark.slow), "parallel"]
+)
 def test_nor_along_geodesics(transport: str) -> None:
     law, start = network_law(FACTORS, 2), 0.5 * draws(1, FACTORS, seed=2)
     ends = []
