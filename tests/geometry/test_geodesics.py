@@ -42,7 +42,9 @@ def test_exp_is_that_of_the_half_plane() -> None:
     assert float(gap.max()) < 2e-6
 
 
-@pytest.mark.parametrize(("steps", "bound"), [(32, 2e-6), (64, 3e-7)])
+@pytest.mark.parametrize(
+    ("steps", "bound"), [pytest.param(32, 2e-6, marks=pytest.mark.slow), (64, 3e-7)]
+)
 def test_exp_of_a_singular_metric_moves_the_law_along_the_half_plane(
     steps: int, bound: float
 ) -> None:
@@ -60,6 +62,7 @@ def test_exp_of_a_singular_metric_moves_the_law_along_the_half_plane(
     assert float(half_plane_distance(image(found.point), image(beta)).min()) > 0.05
 
 
+@pytest.mark.slow
 def test_exp_is_complete_with_damping_and_flagged_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -175,6 +178,7 @@ def test_log_is_the_inverse_of_exp() -> None:
     assert bool(here.converged)
 
 
+@pytest.mark.slow
 def test_distances_are_symmetric_and_keep_the_triangle() -> None:
     manifold = FisherManifold(pricing_law(FACTORS, 3))
     points = draws(6, FACTORS, seed=1)[[0, 1, 3, 4, 5]]

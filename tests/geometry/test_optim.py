@@ -177,9 +177,8 @@ def test_linear_charts_do_not_matter(kind: Any, options: dict[str, Any]) -> None
     assert float((ends[0] - start).abs().max()) > 0.05
 
 
-@pytest.mark.parametrize(
-    "transport", [pytest.param("projected", marks=pytest.mark.slow), "parallel"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["projected", "parallel"])
 def test_nor_along_geodesics(transport: str) -> None:
     law, start = network_law(FACTORS, 2), 0.5 * draws(1, FACTORS, seed=2)
     ends = []
@@ -207,6 +206,7 @@ def test_a_second_moment_by_coordinate_depends_on_the_chart() -> None:
     assert float((ends[1] @ MILD.T - ends[0]).abs().max()) > 1e-2
 
 
+@pytest.mark.slow
 def test_adam_reaches_the_optimum_in_both_charts() -> None:
     """Torch's own does not in the bad one."""
     law, start = network_law(FACTORS, 2), 1.5 * draws(ROWS, FACTORS, seed=2)
