@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
@@ -15,6 +15,9 @@ from torch.distributions import (
     Normal,
     register_kl,
 )
+from torch.func import functional_call
+
+from nfi_pyro.errors import SpecError
 
 SITE = "heads"
 Group = Literal["alpha", "beta", "price", "noise"]
@@ -169,6 +172,44 @@ class HeadPosterior(nn.Module):
     def draw_prior(self, draws: int, *, seed: int) -> Tensor:
         """Return draws from the prior, (draw, coordinate)."""
         return _draw(self.prior(), draws, seed)
+
+
+def price_at_location(owner: nn.Module, heads: HeadPosterior | None, inputs: Any) -> Any:
+    """Return what a model's last layers say of `inputs`, random ones at the guide's location.
+
+    Random layers learn through their draws alone (`price_at_draw`): here they have no gradient.
+    """
+    if heads is None:
+        return owner(inputs)
+    if owner.training:
+        heads.settle(owner)
+    with torch.no_grad():
+        return owner(inputs)
+
+
+def price_at_draw(owner: nn.Module, heads: HeadPosterior | None, draw: Tensor, inputs: Any) -> Any:
+    """Return what a model's last layers say of `inputs` at a draw of them.
+
+    Parameters
+    ----------
+    owner : nn.Module
+        Its `forward` is everything from the last layers on.
+    heads : HeadPosterior or None
+    draw : Tensor, shape (coordinate,)
+    inputs
+        Of `forward`.
+
+    Raises
+    ------
+    SpecError
+        If the last layers are point estimates: no draw of them exists.
+    """
+    if heads is None:
+        raise SpecError(
+            "a draw of last layers must be of random ones; got point estimates. Leave the draw "
+            'out, or set spec.heads.kind to "low_rank".'
+        )
+    return functional_call(owner, heads.weights(draw), (inputs,))
 
 
 def _draw(law: dist.TorchDistribution, draws: int, seed: int) -> Tensor:

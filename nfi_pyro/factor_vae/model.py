@@ -5,11 +5,15 @@ from dataclasses import dataclass
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import FactorMixture, independent_normal
-from nfi_pyro.distributions.heads import Groups, HeadPosterior
+from nfi_pyro.distributions.heads import (
+    Groups,
+    HeadPosterior,
+    price_at_draw,
+    price_at_location,
+)
 from nfi_pyro.distributions.sites import date_plate, observe_factor_returns, sample_heads
 from nfi_pyro.errors import SpecError
 from nfi_pyro.factor_vae.spec import FactorVAESpec
@@ -36,8 +40,8 @@ class FactorVAEContext:
         Portfolio logits, or hidden states for the ``port`` variant; empty for ``prior``.
     date_index, n_dates
         As in `PanelBatch`.
-    trunk : Trunk, optional
-        Inputs of the last layers, where these are random.
+    trunk : Trunk
+        Inputs of the last layers.
     """
 
     tradable: Tensor
@@ -49,7 +53,7 @@ class FactorVAEContext:
     encoder_input: Tensor
     date_index: Tensor
     n_dates: int
-    trunk: Trunk | None = None
+    trunk: Trunk
 
 
 _GROUPS: Groups = {
@@ -144,13 +148,11 @@ class FactorVAE(nn.Module):
 
     def context(self, batch: PanelBatch) -> FactorVAEContext:
         """Return what the networks say about the dates of `batch`; runs every network once."""
-        if self.heads is not None and self.training:
-            self.heads.settle(self)
         hidden = self.extractor(batch.features, batch.tradable.shape[0])  # (date, asset, H)
         trunk = Trunk(hidden, self.predictor.attention(hidden, batch.tradable))
-        # Random heads learn through their draws alone, see `law`.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.heads is None):
-            alpha_loc, specific_scale, beta, prior_loc, prior_scale = self(trunk)
+        alpha_loc, specific_scale, beta, prior_loc, prior_scale = price_at_location(
+            self, self.heads, trunk
+        )
         encoder_input = hidden
         if isinstance(self.encoder, PortfolioEncoder):
             encoder_input = self.encoder.logits(hidden)
@@ -166,7 +168,7 @@ class FactorVAE(nn.Module):
             encoder_input=encoder_input,
             date_index=batch.date_index,
             n_dates=batch.n_dates,
-            trunk=None if self.heads is None else trunk,
+            trunk=trunk,
         )
 
     def law(self, context: FactorVAEContext, heads: Tensor | None = None) -> FactorMixture:
@@ -179,16 +181,12 @@ class FactorVAE(nn.Module):
             A draw of `heads`; by default the last layers as they are, which for random ones is
             the guide's location.
         """
-        if self.heads is None or heads is None or context.trunk is None:
-            alpha_loc, specific_scale, beta = (
-                context.alpha_loc,
-                context.specific_scale,
-                context.beta,
-            )
-            prior_loc, prior_scale = context.prior_loc, context.prior_scale
+        if heads is None:
+            alpha_loc, specific_scale = context.alpha_loc, context.specific_scale
+            beta, prior_loc, prior_scale = context.beta, context.prior_loc, context.prior_scale
         else:
-            alpha_loc, specific_scale, beta, prior_loc, prior_scale = functional_call(
-                self, self.heads.weights(heads), (context.trunk,)
+            alpha_loc, specific_scale, beta, prior_loc, prior_scale = price_at_draw(
+                self, self.heads, heads, context.trunk
             )
         loc = alpha_loc.unsqueeze(-1)
         return FactorMixture(

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import FactorMixture
-from nfi_pyro.distributions.heads import Groups, HeadPosterior
+from nfi_pyro.distributions.heads import (
+    Groups,
+    HeadPosterior,
+    price_at_draw,
+    price_at_location,
+)
 from nfi_pyro.distributions.mixture import MixtureOfNormals
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.distributions.scale_mixture import student_t_mixture
@@ -109,15 +113,10 @@ class NeuralFactor(nn.Module):
         exposures = batch.given_exposures
         if self.spec.standardise:
             exposures = standardise_cross_section(exposures, batch.tradable)
-        if self.heads is not None and self.training:
-            self.heads.settle(self)
-        # Random heads learn through their draws alone, see `law`.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.heads is None):
-            specific = self(exposures)
         return NeuralFactorContext(
             tradable=batch.tradable,
             exposures=exposures,
-            specific=specific,
+            specific=price_at_location(self, self.heads, exposures),
             date_index=batch.date_index,
             n_dates=batch.n_dates,
         )
@@ -134,8 +133,8 @@ class NeuralFactor(nn.Module):
         """
         none = context.exposures[..., :0]
         specific = context.specific
-        if self.heads is not None and heads is not None:
-            specific = functional_call(self, self.heads.weights(heads), (context.exposures,))
+        if heads is not None:
+            specific = price_at_draw(self, self.heads, heads, context.exposures)
         return FactorMixture(*specific, none, none[:, 0], none[:, 0])
 
     def model(self, context: NeuralFactorContext, outcome: Outcome | None = None) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nfi_pyro.data.training.windows import Outcome, PanelBatch
 from nfi_pyro.distributions.factor_mixture import (
@@ -14,7 +13,12 @@ from nfi_pyro.distributions.factor_mixture import (
     independent_normal,
     multivariate_normal,
 )
-from nfi_pyro.distributions.heads import Groups, HeadPosterior
+from nfi_pyro.distributions.heads import (
+    Groups,
+    HeadPosterior,
+    price_at_draw,
+    price_at_location,
+)
 from nfi_pyro.distributions.mixture_posterior import factor_posterior
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.distributions.sites import (
@@ -51,8 +55,8 @@ class NFIContext:
         Of the encoder's portfolios; empty without one.
     date_index, n_dates
         As in `PanelBatch`.
-    trunk : Trunk, optional
-        Inputs of the last layers, where these are random.
+    trunk : Trunk
+        Inputs of the last layers.
     """
 
     tradable: Tensor
@@ -63,7 +67,7 @@ class NFIContext:
     encoder_logits: Tensor
     date_index: Tensor
     n_dates: int
-    trunk: Trunk | None = None
+    trunk: Trunk
 
 
 _GROUPS: Groups = {
@@ -163,13 +167,9 @@ class NFI(nn.Module):
 
     def context(self, batch: PanelBatch) -> NFIContext:
         """Return what the networks say about the dates of `batch`; runs every network once."""
-        if self.heads is not None and self.training:
-            self.heads.settle(self)
         hidden = self.extractor(batch.features, batch.tradable.shape[0])  # (date, asset, H)
         trunk = Trunk(hidden, self.predictor.attention(hidden, batch.tradable))
-        # Random heads learn through their draws alone, see `law`.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.heads is None):
-            raw_beta, specific, prior_loc, prior_scale = self(trunk)
+        raw_beta, specific, prior_loc, prior_scale = price_at_location(self, self.heads, trunk)
         return NFIContext(
             tradable=batch.tradable,
             raw_beta=raw_beta,
@@ -179,7 +179,7 @@ class NFI(nn.Module):
             encoder_logits=hidden[..., :0] if self.encoder is None else self.encoder.logits(hidden),
             date_index=batch.date_index,
             n_dates=batch.n_dates,
-            trunk=None if self.heads is None else trunk,
+            trunk=trunk,
         )
 
     def law(self, context: NFIContext, heads: Tensor | None = None) -> FactorMixture:
@@ -193,12 +193,12 @@ class NFI(nn.Module):
             the guide's location.
         """
         form = self.canonical
-        if self.heads is None or heads is None or context.trunk is None:
+        if heads is None:
             raw_beta, specific = context.raw_beta, context.specific
             prior_loc, prior_scale = context.prior_loc, context.prior_scale
         else:
-            raw_beta, specific, prior_loc, prior_scale = functional_call(
-                self, self.heads.weights(heads), (context.trunk,)
+            raw_beta, specific, prior_loc, prior_scale = price_at_draw(
+                self, self.heads, heads, context.trunk
             )
         taken = (raw_beta @ form.shift).unsqueeze(-1)
         return FactorMixture(

@@ -148,7 +148,9 @@ def sample_posterior(
         law = fit.model.law(context)
         arrays = _block_moments(law, outcome) | _encoder_moments(fit.model, context, outcome)
         _append(parts, arrays)
-        for store, value in zip(own, heads.values if "beta" in arrays else (), strict=False):
+        if "beta" not in arrays:
+            continue  # nothing is latent but the heads, which are drawn already
+        for store, value in zip(own, heads.values, strict=True):
             _append(store, _block_factors(fit.model.law(context, value), outcome, context))
     stacked = {name: torch.cat(values) for name, values in parts.items()}
     entered = visit.windows.entered[visit.span].numpy()

@@ -10,6 +10,7 @@ from torch.distributions import Independent, Laplace, MultivariateNormal, kl_div
 
 from nfi_pyro.data.training.windows import PanelBatch
 from nfi_pyro.distributions.heads import SITE, HeadPosterior, HeadSpec
+from nfi_pyro.errors import SpecError
 from nfi_pyro.factor_vae import FactorVAE, FactorVAESpec
 from nfi_pyro.svi import evaluate_objective
 
@@ -196,6 +197,13 @@ def test_point_heads_have_no_site_and_no_divergence(make_batch) -> None:
     with torch.random.fork_rng(devices=[]):
         terms = evaluate_objective(model, model.context(batch), outcome)
     assert terms.heads_kl == 0.0
+
+
+def test_a_draw_for_point_heads_is_refused_not_ignored(make_batch) -> None:
+    batch, _ = make_batch()
+    model = model_of("point")
+    with pytest.raises(SpecError, match=r"draw of last layers must be of random ones; got point"):
+        model.law(model.context(batch), torch.zeros(7, dtype=torch.float64))
 
 
 def test_the_law_at_the_location_does_not_train_the_layers(make_batch) -> None:
