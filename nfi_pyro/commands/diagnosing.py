@@ -25,16 +25,14 @@ from nfi_pyro.commands.diagnosing_posterior import (
     training_history,
 )
 from nfi_pyro.commands.diagnosis_task import DiagnosisTask
-from nfi_pyro.commands.evaluation import KNOWN_IN_TRAINING, evaluate, evaluation_span
-from nfi_pyro.commands.predicting import open_panel
-from nfi_pyro.commands.run_directory import RunDirectory, describe_provenance
+from nfi_pyro.commands.evaluation import evaluate
+from nfi_pyro.commands.opened_run import open_run, write_page
+from nfi_pyro.commands.run_directory import describe_provenance
 from nfi_pyro.data.labels import describe_label
-from nfi_pyro.data.store.digests import panel_hash
 from nfi_pyro.diagnostics.arviz_functions import arviz_guide
-from nfi_pyro.errors import RunError, SpecError
+from nfi_pyro.errors import SpecError
 from nfi_pyro.rendering.diagnosis_contents import DiagnosisContents
 from nfi_pyro.rendering.diagnosis_page import render_diagnosis
-from nfi_pyro.svi.checkpoint import make_folder, write_atomically
 from nfi_pyro.svi.config import check_seed
 
 VALIDATION = "validation"
@@ -81,11 +79,7 @@ def diagnose(
     contents = collect_diagnosis(
         run, panel=panel, span=span, draws=draws, seed=seed, n_dates=n_dates
     )
-    place = Path(out)
-    make_folder(place.parent)
-    page = render_diagnosis(contents)
-    write_atomically(place, lambda path: path.write_text(page, encoding="utf-8"))
-    return place
+    return write_page(out, render_diagnosis(contents))
 
 
 def collect_diagnosis(
@@ -99,20 +93,18 @@ def collect_diagnosis(
 ) -> DiagnosisContents:
     """Return everything that the diagnosis page shows; arguments as in `diagnose`."""
     _check_options(draws, n_dates, seed)
-    folder = RunDirectory(Path(run))
-    name, task = _open(folder, panel, span or VALIDATION, draws, seed, n_dates)
+    opened = open_run(run, panel=panel, span=span or VALIDATION)
+    name = opened.span_name
+    task = DiagnosisTask(opened.fit, opened.panel, opened.laws, opened.span, draws, seed, n_dates)
     task.say(f"forecasts of {task.n_span} {name} dates")
     result = evaluate(task.fit, task.laws, task.panel, task.span)
     return DiagnosisContents(
-        title=f"Diagnosis: {task.fit.provenance['model']} on {task.panel.attrs['source']}",
+        title=f"Diagnosis: {opened.title}",
         provenance=describe_provenance(task.fit),
         settings=_settings(task, name),
         label=describe_label(task.panel["forward_return"].attrs),
         unit="%" if task.fit.label["unit"] == "return" else str(task.fit.label["unit"]),
-        evaluation_span=(
-            f"{name} dates {task.span.first} to {task.span.last} ({task.n_span} with a forecast), "
-            f"{KNOWN_IN_TRAINING[name]}"
-        ),
+        evaluation_span=opened.describe_span(f"{task.n_span} with a forecast"),
         thinning=_thinning(task),
         visited=_visited(task, name),
         left_out=task.left_out,
@@ -130,7 +122,7 @@ def collect_diagnosis(
         information=information_of(task, result.information_coefficient),
         scores=result.scores,
         heads=heads_of(task),
-        restarts=restarts_of(task, folder),
+        restarts=restarts_of(task, opened.folder),
         arviz=arviz_guide(),
     )
 
@@ -144,27 +136,6 @@ def _check_options(draws: int, n_dates: int, seed: int) -> None:
                 "default."
             )
     check_seed(seed)
-
-
-def _open(
-    folder: RunDirectory, panel: str | Path | None, span: str, draws: int, seed: int, n_dates: int
-) -> tuple[str, DiagnosisTask]:
-    """Return the name of the span and the task, after checking that run and panel belong together.
-
-    Raises
-    ------
-    RunError
-    """
-    fit = folder.load_fit()
-    name, dates = evaluation_span(fit, span)
-    laws = folder.load_forecast()
-    data = open_panel(folder, panel)
-    if laws.data.attrs["panel_hash"] != panel_hash(data):
-        raise RunError(
-            "the run's forecasts must be of the panel that is diagnosed; got another panel for "
-            f"{folder.path}. Run `nfi forecast {folder.path} --panel PANEL` first."
-        )
-    return name, DiagnosisTask(fit, data, laws, dates, draws, seed, n_dates)
 
 
 def _thinning(task: DiagnosisTask) -> str:

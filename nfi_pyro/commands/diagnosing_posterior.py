@@ -6,8 +6,8 @@ from typing import Any
 import xarray as xr
 
 from nfi_pyro.commands.diagnosis_task import DiagnosisTask
+from nfi_pyro.commands.opened_run import load_laws
 from nfi_pyro.commands.run_directory import RunDirectory
-from nfi_pyro.data.store.digests import panel_hash
 from nfi_pyro.diagnostics.collapse import judge_collapse
 from nfi_pyro.diagnostics.convergence import judge_convergence
 from nfi_pyro.diagnostics.importance import judge_importance
@@ -159,12 +159,8 @@ def restarts_of(task: DiagnosisTask, folder: RunDirectory) -> RestartComparison 
     task.say(f"{len(members)} restarts on {task.n_thinned} dates")
     posteriors, forecasts = [], []
     for member in members:
-        trained, laws = member.load_fit(), member.load_forecast()
-        if laws.data.attrs["panel_hash"] != panel_hash(task.panel):
-            raise RunError(
-                "the forecasts of every restart must be of the panel that is diagnosed; got "
-                f"another at {member.path}. Run `nfi forecast {folder.path}` first."
-            )
+        trained = member.load_fit()
+        laws = load_laws(member, task.laws.data.attrs["panel_hash"])
         posteriors.append(
             sample_posterior(
                 trained,

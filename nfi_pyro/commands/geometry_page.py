@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from nfi_pyro.commands.evaluation import KNOWN_IN_TRAINING, evaluation_span
 from nfi_pyro.commands.geometry_parts import (
     PERMUTATIONS,
     dates_of,
@@ -13,15 +12,13 @@ from nfi_pyro.commands.geometry_parts import (
 )
 from nfi_pyro.commands.geometry_plane import plane_of
 from nfi_pyro.commands.geometry_task import GeometryTask
-from nfi_pyro.commands.predicting import open_panel
-from nfi_pyro.commands.run_directory import RunDirectory, describe_provenance
+from nfi_pyro.commands.opened_run import open_run, write_page
+from nfi_pyro.commands.run_directory import describe_provenance
 from nfi_pyro.commands.state_movement import movement_of
 from nfi_pyro.data.labels import describe_label
-from nfi_pyro.data.store.digests import panel_hash
-from nfi_pyro.errors import RunError, SpecError
+from nfi_pyro.errors import SpecError
 from nfi_pyro.rendering.geometry_contents import GeometryContents
 from nfi_pyro.rendering.geometry_page import render_geometry
-from nfi_pyro.svi.checkpoint import make_folder, write_atomically
 from nfi_pyro.svi.config import check_seed
 
 VALIDATION = "validation"
@@ -63,11 +60,7 @@ def geometry(
         Each names the place and the fix.
     """
     contents = collect_geometry(run, panel=panel, span=span, seed=seed, n_dates=n_dates)
-    place = Path(out)
-    make_folder(place.parent)
-    page = render_geometry(contents)
-    write_atomically(place, lambda path: path.write_text(page, encoding="utf-8"))
-    return place
+    return write_page(out, render_geometry(contents))
 
 
 def collect_geometry(
@@ -84,7 +77,8 @@ def collect_geometry(
             f"n_dates must be at least 1; got {n_dates} at geometry. Leave it out for the default."
         )
     check_seed(seed)
-    name, task = _open(RunDirectory(Path(run)), panel, span or VALIDATION, seed, n_dates)
+    opened = open_run(run, panel=panel, span=span or VALIDATION)
+    task = GeometryTask(opened.fit, opened.panel, opened.laws, opened.span, seed, n_dates)
     task.say(f"factor states of {len(task.dates)} dates")
     moved = movement_of(task.laws, task.span, task.fit.split.train)
     if isinstance(moved, str):
@@ -100,14 +94,11 @@ def collect_geometry(
         else:
             flow = flow_of(task, laws.exposures, centre, vectors[:, :2])
     return GeometryContents(
-        title=f"Geometry: {task.fit.provenance['model']} on {task.panel.attrs['source']}",
+        title=f"Geometry: {opened.title}",
         provenance=describe_provenance(task.fit),
-        settings=_settings(task, name, priced=laws is not None),
+        settings=_settings(task, opened.span_name, priced=laws is not None),
         label=describe_label(task.panel["forward_return"].attrs),
-        evaluation_span=(
-            f"{name} dates {task.span.first} to {task.span.last} ({len(task.dates)} with a "
-            f"forecast), {KNOWN_IN_TRAINING[name]}"
-        ),
+        evaluation_span=opened.describe_span(f"{len(task.dates)} with a forecast"),
         thinning=_thinning(task, priced=laws is not None),
         left_out=task.left_out,
         states=None if isinstance(moved, str) else moved,
@@ -115,27 +106,6 @@ def collect_geometry(
         flow=flow,
         dates=dates,
     )
-
-
-def _open(
-    folder: RunDirectory, panel: str | Path | None, span: str, seed: int, n_dates: int
-) -> tuple[str, GeometryTask]:
-    """Return the name of the span and the task, after checking that run and panel belong together.
-
-    Raises
-    ------
-    RunError
-    """
-    fit = folder.load_fit()
-    name, dates = evaluation_span(fit, span)
-    laws = folder.load_forecast()
-    data = open_panel(folder, panel)
-    if laws.data.attrs["panel_hash"] != panel_hash(data):
-        raise RunError(
-            "the run's forecasts must be of the panel that is measured; got another panel for "
-            f"{folder.path}. Run `nfi forecast {folder.path} --panel PANEL` first."
-        )
-    return name, GeometryTask(fit, data, laws, dates, seed, n_dates)
 
 
 def _thinning(task: GeometryTask, *, priced: bool) -> str:

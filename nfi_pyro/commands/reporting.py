@@ -7,20 +7,14 @@ import pandas as pd
 import xarray as xr
 
 from nfi_pyro.commands.evaluation import (
-    KNOWN_IN_TRAINING,
-    Evaluation,
     evaluate,
-    evaluation_span,
 )
-from nfi_pyro.commands.predicting import open_panel
-from nfi_pyro.commands.run_directory import POSTERIOR, RunDirectory, describe_provenance
+from nfi_pyro.commands.opened_run import open_run, write_page
+from nfi_pyro.commands.run_directory import POSTERIOR, describe_provenance
 from nfi_pyro.commands.state_movement import movement_of
 from nfi_pyro.data.checks.quality import DropLedger
 from nfi_pyro.data.labels import describe_label
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.data.splits import DateSpan
-from nfi_pyro.data.store.digests import panel_hash
-from nfi_pyro.errors import RunError
 from nfi_pyro.portfolio.risk import equal_weights, portfolio_risk
 from nfi_pyro.portfolio.weights import read_weights
 from nfi_pyro.posterior.arviz_bridge import read_inference_data
@@ -29,7 +23,6 @@ from nfi_pyro.posterior.forecasting import COPULA
 from nfi_pyro.posterior.return_forecast import ReturnForecast
 from nfi_pyro.rendering.contents import ReportContents
 from nfi_pyro.rendering.html import render_report
-from nfi_pyro.svi.checkpoint import make_folder, write_atomically
 from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit
 
@@ -69,11 +62,7 @@ def report(
         Each names the place and the fix.
     """
     contents = collect(run, weights=weights, span=span, panel=panel, title=title)
-    place = Path(out)
-    make_folder(place.parent)
-    page = render_report(contents)
-    write_atomically(place, lambda path: path.write_text(page, encoding="utf-8"))
-    return place
+    return write_page(out, render_report(contents))
 
 
 def collect(
@@ -85,28 +74,22 @@ def collect(
     title: str | None = None,
 ) -> ReportContents:
     """Return everything that the report shows; arguments as in `report`."""
-    folder = RunDirectory(Path(run))
-    fit = folder.load_fit()
-    laws = folder.load_forecast()
-    data = open_panel(folder, panel)
-    if laws.data.attrs["panel_hash"] != panel_hash(data):
-        raise RunError(
-            f"the run's forecasts must be of the panel that is reported on; got another panel for "
-            f"{folder.path}. Run `nfi forecast {folder.path} --panel PANEL` first."
-        )
-    name, dates = evaluation_span(fit, span)
+    opened = open_run(run, panel=panel, span=span)
+    fit, laws, data, dates = opened.fit, opened.laws, opened.panel, opened.span
     result = evaluate(fit, laws, data, dates)
-    moments = read_inference_data(folder.verified(POSTERIOR)).constant_data
+    moments = read_inference_data(opened.folder.verified(POSTERIOR)).constant_data
     day, prices = laws.on(), _prices(fit, data, laws)
     moved = movement_of(laws, dates, fit.split.train)
     book = equal_weights(laws) if weights is None else read_weights(weights)
     return ReportContents(
-        title=title or f"Risk report: {fit.provenance['model']} on {data.attrs['source']}",
+        title=title or f"Risk report: {opened.title}",
         provenance=describe_provenance(fit),
         ledger=DropLedger.from_json(str(data.attrs["ledger"])).to_frame(),
         coverage=_universe(data, laws),
         history=fit.history,
-        evaluation_span=_describe_span(name, dates, result),
+        evaluation_span=opened.describe_span(
+            f"{result.information_coefficient.n_dates} with a Rank IC"
+        ),
         information_coefficient=result.information_coefficient,
         calibration=result.calibration,
         scores=result.scores,
@@ -181,13 +164,6 @@ def _exposures(day: xr.Dataset, prices: xr.Dataset | None) -> xr.DataArray:
 def _of_assets(values: xr.DataArray) -> xr.DataArray:
     """Return the rows of the assets that have a forecast."""
     return values.dropna("asset").reset_coords(drop=True)
-
-
-def _describe_span(name: str, dates: DateSpan, result: Evaluation) -> str:
-    """Return which dates were evaluated and what training knew of them."""
-    seen = KNOWN_IN_TRAINING[name]
-    n_dates = result.information_coefficient.n_dates
-    return f"{name} dates {dates.first} to {dates.last} ({n_dates} with a Rank IC), {seen}"
 
 
 def _universe(data: Panel, laws: ReturnForecast) -> xr.Dataset:

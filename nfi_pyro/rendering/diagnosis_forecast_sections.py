@@ -1,7 +1,8 @@
 """The sections of a diagnosis that judge forecasts: results in, text, figures and tables out."""
 
 from nfi_pyro.dims import PORTFOLIO
-from nfi_pyro.rendering import figures, tables, verdicts
+from nfi_pyro.rendering import figures, verdicts
+from nfi_pyro.rendering.baseline_scores import score_section
 from nfi_pyro.rendering.diagnosis_contents import DiagnosisContents
 from nfi_pyro.rendering.diagnosis_tables import (
     backtest_table,
@@ -234,24 +235,4 @@ def information(contents: DiagnosisContents) -> Section | None:
 
 def scores(contents: DiagnosisContents) -> Section:
     """Return log score and CRPS beside the baselines'."""
-    found = contents.scores
-    names = [str(name) for name in found.table["forecast"].values]
-    sentences = [
-        verdicts.score_verdict(
-            names[k],
-            -float(found.table["log_score_difference"].values[k]),
-            float(found.table["difference_standard_error"].values[k]),
-        )
-        for k in range(1, len(names))
-    ]
-    return Section(
-        "Scores against baselines",
-        "Scores",
-        "scores",
-        tuple(sentences) or ("No baseline was scored, so the log score has nothing to stand by.",),
-        tables=(tables.score_table(found),),
-        notes=(
-            "The standard error is Newey-West over dates.",
-            sentence("Dates", contents.evaluation_span),
-        ),
-    )
+    return score_section(contents.scores, contents.evaluation_span)

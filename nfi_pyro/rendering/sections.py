@@ -6,6 +6,7 @@ import numpy as np
 
 from nfi_pyro.dims import FACTOR, STEP
 from nfi_pyro.rendering import figures, selection, tables, verdicts, wording
+from nfi_pyro.rendering.baseline_scores import score_section
 from nfi_pyro.rendering.caveats import limits
 from nfi_pyro.rendering.contents import ReportContents
 from nfi_pyro.rendering.factor_sections import dependence, exposures, factors, price_of_risk
@@ -220,6 +221,10 @@ def _rank_ic(contents: ReportContents) -> Section:
     )
 
 
+def _scores(contents: ReportContents) -> Section:
+    return score_section(contents.scores, contents.evaluation_span)
+
+
 def _calibration(contents: ReportContents) -> Section:
     result = contents.calibration
     drawings = (
@@ -243,31 +248,6 @@ def _calibration(contents: ReportContents) -> Section:
         (verdicts.coverage_verdict(result), verdicts.pit_verdict(result), span),
         figures=drawings,
         tables=(tables.coverage_table(result),),
-    )
-
-
-def _scores(contents: ReportContents) -> Section:
-    scores = contents.scores
-    names = [str(name) for name in scores.table["forecast"].values]
-    sentences = [
-        verdicts.score_verdict(
-            names[k],
-            -float(scores.table["log_score_difference"].values[k]),
-            float(scores.table["difference_standard_error"].values[k]),
-        )
-        for k in range(1, len(names))
-    ]
-    return Section(
-        "Scores against baselines",
-        "Scores",
-        "scores",
-        tuple(sentences) or ("No baseline was scored, so the log score has nothing to stand by.",),
-        tables=(tables.score_table(scores),),
-        notes=(
-            "The standard error is Newey-West over dates, so it allows for scores that stay high "
-            "or low for several days.",
-            sentence("Dates", contents.evaluation_span),
-        ),
     )
 
 
