@@ -9,7 +9,7 @@ import xarray as xr
 from nfi_pyro.commands.geometry_task import GeometryTask
 from nfi_pyro.dims import ASSET, DATE, FACTOR
 from nfi_pyro.errors import SpecError
-from nfi_pyro.geometry.crowding import crowding_flow
+from nfi_pyro.geometry.crowding.crowding import crowding_flow
 from nfi_pyro.geometry.manifold import FisherManifold
 from nfi_pyro.posterior.exposure_pricing import PricingLaw, pricing_laws
 from nfi_pyro.rendering.geometry_contents import ExposureFlow

@@ -12,7 +12,7 @@ from nfi_pyro.commands.geometry_task import GeometryTask
 from nfi_pyro.dims import ASSET, DATE, FACTOR
 from nfi_pyro.distributions.law_jets import Pricing
 from nfi_pyro.errors import SpecError
-from nfi_pyro.geometry.density import crowding_density
+from nfi_pyro.geometry.crowding.density import crowding_density
 from nfi_pyro.geometry.manifold import FisherManifold
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
 from nfi_pyro.rendering.geometry_contents import ExposurePlane

@@ -5,9 +5,9 @@ import xarray as xr
 
 from nfi_pyro.data.splits import DateSpan
 from nfi_pyro.dims import DATE
-from nfi_pyro.geometry.regime import calibrate_regime_alarm, regime_shifts
-from nfi_pyro.geometry.regime_results import RegimeAlarm
-from nfi_pyro.geometry.states import factor_states, state_distances
+from nfi_pyro.geometry.results.regime import RegimeAlarm
+from nfi_pyro.geometry.states.states import factor_states, state_distances
+from nfi_pyro.geometry.tracking.regime import calibrate_regime_alarm, regime_shifts
 from nfi_pyro.posterior.return_forecast import ReturnForecast
 from nfi_pyro.rendering.geometry_contents import StateMovement
 

@@ -4,46 +4,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nfi_pyro.geometry.ascent import maximise
     from nfi_pyro.geometry.average_metric import AverageManifold
-    from nfi_pyro.geometry.average_results import EffectiveMovement
-    from nfi_pyro.geometry.constrained import constrained_optimum
-    from nfi_pyro.geometry.crowding import crowding_flow
-    from nfi_pyro.geometry.crowding_results import CrowdingDensity, CrowdingFlow
-    from nfi_pyro.geometry.curves import circle, polyline, rectangle, reversed_curve
-    from nfi_pyro.geometry.density import crowding_density, log_density
-    from nfi_pyro.geometry.forms import (
+    from nfi_pyro.geometry.crowding.crowding import crowding_flow
+    from nfi_pyro.geometry.crowding.density import crowding_density, log_density
+    from nfi_pyro.geometry.crowding.incentive import crowding_incentive, volume_gradient
+    from nfi_pyro.geometry.loops.curves import circle, polyline, rectangle, reversed_curve
+    from nfi_pyro.geometry.loops.forms import (
         carry_form,
         exterior_derivative,
         gradient_form,
         premium_form,
         sharpe_form,
     )
-    from nfi_pyro.geometry.gauge import gat_alpha, gat_holonomy
-    from nfi_pyro.geometry.incentive import crowding_incentive, volume_gradient
-    from nfi_pyro.geometry.loop_results import (
+    from nfi_pyro.geometry.loops.gauge import gat_alpha, gat_holonomy
+    from nfi_pyro.geometry.loops.loops import exactness_check, line_integral, loop_integral
+    from nfi_pyro.geometry.loops.stokes import stokes_check, surface_integral
+    from nfi_pyro.geometry.loops.time_change import dated_decomposition, time_decomposition
+    from nfi_pyro.geometry.manifold import FisherManifold
+    from nfi_pyro.geometry.optimisers.ascent import maximise
+    from nfi_pyro.geometry.optimisers.constrained import constrained_optimum
+    from nfi_pyro.geometry.optimisers.multi_start import best_of_starts
+    from nfi_pyro.geometry.optimisers.objective import RiskAdjustedReturn, risk_adjusted_return
+    from nfi_pyro.geometry.optimisers.optim import (
+        RiemannianAdaGrad,
+        RiemannianAdam,
+        RiemannianGD,
+        RiemannianRMSprop,
+    )
+    from nfi_pyro.geometry.optimisers.risk_aversion import (
+        scheduled_risk_aversion,
+        state_risk_aversion,
+    )
+    from nfi_pyro.geometry.results.average import EffectiveMovement
+    from nfi_pyro.geometry.results.crowding import CrowdingDensity, CrowdingFlow
+    from nfi_pyro.geometry.results.loops import (
         CurveIntegral,
         ExactnessCheck,
         GaugeAlpha,
         StokesCheck,
         TimeDecomposition,
     )
-    from nfi_pyro.geometry.loops import exactness_check, line_integral, loop_integral
-    from nfi_pyro.geometry.manifold import FisherManifold
-    from nfi_pyro.geometry.multi_start import best_of_starts
-    from nfi_pyro.geometry.objective import RiskAdjustedReturn, risk_adjusted_return
-    from nfi_pyro.geometry.optim import (
-        RiemannianAdaGrad,
-        RiemannianAdam,
-        RiemannianGD,
-        RiemannianRMSprop,
-    )
-    from nfi_pyro.geometry.optim_results import Ascent, BestOfStarts, ConstrainedOptimum
-    from nfi_pyro.geometry.rebalancing import no_trade_band, rebalance
-    from nfi_pyro.geometry.rebalancing_results import BandDecision, Rebalancing, Trade
-    from nfi_pyro.geometry.regime import calibrate_regime_alarm, regime_shifts, shift_statistic
-    from nfi_pyro.geometry.regime_results import RegimeAlarm, RegimeShifts
-    from nfi_pyro.geometry.results import (
+    from nfi_pyro.geometry.results.manifold import (
         Bounds,
         Curvature,
         Exponential,
@@ -51,95 +52,101 @@ if TYPE_CHECKING:
         Holonomy,
         Logarithm,
     )
-    from nfi_pyro.geometry.risk_aversion import scheduled_risk_aversion, state_risk_aversion
-    from nfi_pyro.geometry.state_results import StateDistances
-    from nfi_pyro.geometry.states import (
+    from nfi_pyro.geometry.results.optimisers import Ascent, BestOfStarts, ConstrainedOptimum
+    from nfi_pyro.geometry.results.rebalancing import BandDecision, Rebalancing, Trade
+    from nfi_pyro.geometry.results.regime import RegimeAlarm, RegimeShifts
+    from nfi_pyro.geometry.results.states import StateDistances
+    from nfi_pyro.geometry.results.tracking import Tracking
+    from nfi_pyro.geometry.states.states import (
         factor_states,
         pairwise_state_distances,
         state_distance_bounds,
         state_distances,
         state_path,
     )
-    from nfi_pyro.geometry.stokes import stokes_check, surface_integral
-    from nfi_pyro.geometry.time_change import dated_decomposition, time_decomposition
-    from nfi_pyro.geometry.tracking import track
-    from nfi_pyro.geometry.tracking_results import Tracking
-    from nfi_pyro.geometry.trades import TradeRule, smallest_trade
+    from nfi_pyro.geometry.tracking.rebalancing import no_trade_band, rebalance
+    from nfi_pyro.geometry.tracking.regime import (
+        calibrate_regime_alarm,
+        regime_shifts,
+        shift_statistic,
+    )
+    from nfi_pyro.geometry.tracking.tracking import track
+    from nfi_pyro.geometry.tracking.trades import TradeRule, smallest_trade
 
 _HOMES = {
-    "Ascent": "optim_results",
+    "Ascent": "results.optimisers",
     "AverageManifold": "average_metric",
-    "BandDecision": "rebalancing_results",
-    "BestOfStarts": "optim_results",
-    "Bounds": "results",
-    "ConstrainedOptimum": "optim_results",
-    "CrowdingDensity": "crowding_results",
-    "CrowdingFlow": "crowding_results",
-    "Curvature": "results",
-    "CurveIntegral": "loop_results",
-    "EffectiveMovement": "average_results",
-    "ExactnessCheck": "loop_results",
-    "Exponential": "results",
+    "BandDecision": "results.rebalancing",
+    "BestOfStarts": "results.optimisers",
+    "Bounds": "results.manifold",
+    "ConstrainedOptimum": "results.optimisers",
+    "CrowdingDensity": "results.crowding",
+    "CrowdingFlow": "results.crowding",
+    "Curvature": "results.manifold",
+    "CurveIntegral": "results.loops",
+    "EffectiveMovement": "results.average",
+    "ExactnessCheck": "results.loops",
+    "Exponential": "results.manifold",
     "FisherManifold": "manifold",
-    "GaugeAlpha": "loop_results",
-    "Geodesic": "results",
-    "Holonomy": "results",
-    "Logarithm": "results",
-    "Rebalancing": "rebalancing_results",
-    "RegimeAlarm": "regime_results",
-    "RegimeShifts": "regime_results",
-    "RiemannianAdaGrad": "optim",
-    "RiemannianAdam": "optim",
-    "RiemannianGD": "optim",
-    "RiemannianRMSprop": "optim",
-    "RiskAdjustedReturn": "objective",
-    "StateDistances": "state_results",
-    "StokesCheck": "loop_results",
-    "TimeDecomposition": "loop_results",
-    "Tracking": "tracking_results",
-    "Trade": "rebalancing_results",
-    "TradeRule": "trades",
-    "best_of_starts": "multi_start",
-    "calibrate_regime_alarm": "regime",
-    "carry_form": "forms",
-    "circle": "curves",
-    "constrained_optimum": "constrained",
-    "crowding_density": "density",
-    "crowding_flow": "crowding",
-    "crowding_incentive": "incentive",
-    "dated_decomposition": "time_change",
-    "exactness_check": "loops",
-    "exterior_derivative": "forms",
-    "factor_states": "states",
-    "gat_alpha": "gauge",
-    "gat_holonomy": "gauge",
-    "gradient_form": "forms",
-    "line_integral": "loops",
-    "log_density": "density",
-    "loop_integral": "loops",
-    "maximise": "ascent",
-    "no_trade_band": "rebalancing",
-    "pairwise_state_distances": "states",
-    "polyline": "curves",
-    "premium_form": "forms",
-    "rebalance": "rebalancing",
-    "rectangle": "curves",
-    "regime_shifts": "regime",
-    "reversed_curve": "curves",
-    "risk_adjusted_return": "objective",
-    "scheduled_risk_aversion": "risk_aversion",
-    "sharpe_form": "forms",
-    "shift_statistic": "regime",
-    "smallest_trade": "trades",
-    "state_distance_bounds": "states",
-    "state_distances": "states",
-    "state_path": "states",
-    "state_risk_aversion": "risk_aversion",
-    "stokes_check": "stokes",
-    "surface_integral": "stokes",
-    "time_decomposition": "time_change",
-    "track": "tracking",
-    "volume_gradient": "incentive",
+    "GaugeAlpha": "results.loops",
+    "Geodesic": "results.manifold",
+    "Holonomy": "results.manifold",
+    "Logarithm": "results.manifold",
+    "Rebalancing": "results.rebalancing",
+    "RegimeAlarm": "results.regime",
+    "RegimeShifts": "results.regime",
+    "RiemannianAdaGrad": "optimisers.optim",
+    "RiemannianAdam": "optimisers.optim",
+    "RiemannianGD": "optimisers.optim",
+    "RiemannianRMSprop": "optimisers.optim",
+    "RiskAdjustedReturn": "optimisers.objective",
+    "StateDistances": "results.states",
+    "StokesCheck": "results.loops",
+    "TimeDecomposition": "results.loops",
+    "Tracking": "results.tracking",
+    "Trade": "results.rebalancing",
+    "TradeRule": "tracking.trades",
+    "best_of_starts": "optimisers.multi_start",
+    "calibrate_regime_alarm": "tracking.regime",
+    "carry_form": "loops.forms",
+    "circle": "loops.curves",
+    "constrained_optimum": "optimisers.constrained",
+    "crowding_density": "crowding.density",
+    "crowding_flow": "crowding.crowding",
+    "crowding_incentive": "crowding.incentive",
+    "dated_decomposition": "loops.time_change",
+    "exactness_check": "loops.loops",
+    "exterior_derivative": "loops.forms",
+    "factor_states": "states.states",
+    "gat_alpha": "loops.gauge",
+    "gat_holonomy": "loops.gauge",
+    "gradient_form": "loops.forms",
+    "line_integral": "loops.loops",
+    "log_density": "crowding.density",
+    "loop_integral": "loops.loops",
+    "maximise": "optimisers.ascent",
+    "no_trade_band": "tracking.rebalancing",
+    "pairwise_state_distances": "states.states",
+    "polyline": "loops.curves",
+    "premium_form": "loops.forms",
+    "rebalance": "tracking.rebalancing",
+    "rectangle": "loops.curves",
+    "regime_shifts": "tracking.regime",
+    "reversed_curve": "loops.curves",
+    "risk_adjusted_return": "optimisers.objective",
+    "scheduled_risk_aversion": "optimisers.risk_aversion",
+    "sharpe_form": "loops.forms",
+    "shift_statistic": "tracking.regime",
+    "smallest_trade": "tracking.trades",
+    "state_distance_bounds": "states.states",
+    "state_distances": "states.states",
+    "state_path": "states.states",
+    "state_risk_aversion": "optimisers.risk_aversion",
+    "stokes_check": "loops.stokes",
+    "surface_integral": "loops.stokes",
+    "time_decomposition": "loops.time_change",
+    "track": "tracking.tracking",
+    "volume_gradient": "crowding.incentive",
 }
 
 __all__ = [

@@ -18,11 +18,11 @@ import xarray as xr
 from torch import Tensor
 
 from nfi_pyro.errors import ShapeError, SpecError, name_places
-from nfi_pyro.geometry.average_results import EffectiveMovement
+from nfi_pyro.geometry.fisher.spectrum import SMALLEST, condition, spectrum
 from nfi_pyro.geometry.inputs import exposures
 from nfi_pyro.geometry.manifold import ONE_YEAR, FisherManifold
+from nfi_pyro.geometry.results.average import EffectiveMovement
 from nfi_pyro.geometry.rows import restore
-from nfi_pyro.geometry.spectrum import SMALLEST, condition, spectrum
 
 STANDARD_ERRORS = 2.0
 FAINTEST = 1e-10  # part of the largest eigenvalue that a mean of metrics is exact to

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from nfi_pyro.errors import SpecError, name_places
-from nfi_pyro.geometry.embedding import along, bend_coefficients, bends, pair_index
-from nfi_pyro.geometry.metric import DampedLaw
-from nfi_pyro.geometry.results import Curvature
+from nfi_pyro.geometry.fisher.embedding import along, bend_coefficients, bends, pair_index
+from nfi_pyro.geometry.fisher.metric import DampedLaw
+from nfi_pyro.geometry.fisher.spectrum import Spectrum
+from nfi_pyro.geometry.results.manifold import Curvature
 from nfi_pyro.geometry.rows import restore
-from nfi_pyro.geometry.spectrum import Spectrum
 
 FLATTEST = 1e-12  # squared sine below which two vectors span no plane
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacfwd, vmap
 
-from nfi_pyro.geometry.embedding import unpack
-from nfi_pyro.geometry.metric import DampedLaw
+from nfi_pyro.geometry.fisher.embedding import unpack
+from nfi_pyro.geometry.fisher.metric import DampedLaw
 
 Field = Callable[[Tensor], Tensor]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nfi_pyro.distributions.law_jets import Pricing
 from nfi_pyro.errors import ShapeError, SpecError, name_places
-from nfi_pyro.geometry.metric import DampedLaw
+from nfi_pyro.geometry.fisher.metric import DampedLaw
 
 KINKED = (
     nn.ReLU,

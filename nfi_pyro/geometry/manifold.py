@@ -8,14 +8,15 @@ from torch import Tensor
 
 from nfi_pyro.distributions.law_jets import Pricing
 from nfi_pyro.errors import SpecError
-from nfi_pyro.geometry import curvature, distances, fields, transport
-from nfi_pyro.geometry.checked_law import CheckedLaw
+from nfi_pyro.geometry import curvature, fields
+from nfi_pyro.geometry.fisher.checked_law import CheckedLaw
+from nfi_pyro.geometry.fisher.spectrum import condition
 from nfi_pyro.geometry.inputs import exposures
-from nfi_pyro.geometry.joining import logarithm
-from nfi_pyro.geometry.results import Bounds, Curvature, Exponential, Geodesic, Holonomy, Logarithm
+from nfi_pyro.geometry.paths import distances, transport
+from nfi_pyro.geometry.paths.joining import logarithm
+from nfi_pyro.geometry.paths.shooting import STEPS, exponential, whole_geodesic
+from nfi_pyro.geometry.results import manifold as results
 from nfi_pyro.geometry.rows import graph_for, restore, warn
-from nfi_pyro.geometry.shooting import STEPS, exponential, whole_geodesic
-from nfi_pyro.geometry.spectrum import condition
 
 ONE_YEAR = 1.0 / 252
 Field = Callable[[Tensor], Tensor]
@@ -53,7 +54,7 @@ class FisherManifold:
         Lambda. By default that of the cloud, the identity without one. Keep one Lambda to compare
         dates.
     nodes : {"c11n6", "c11n4", "c15n6", "c15n10"}
-        Quadrature; see `nfi_pyro.geometry.nodes`.
+        Quadrature; see `nfi_pyro.geometry.fisher.nodes`.
     rank_tol : float
         Eigenvalues of G below this part of the largest count as 0.
 
@@ -162,7 +163,7 @@ class FisherManifold:
         with torch.no_grad():
             return restore(law.acceleration(rows, vectors)[0], shape)
 
-    def exp(self, beta: Tensor, velocity: Tensor, steps: int = STEPS) -> Exponential:
+    def exp(self, beta: Tensor, velocity: Tensor, steps: int = STEPS) -> results.Exponential:
         """Return where geodesics from exposures with velocities (..., factor) are at time 1.
 
         Runge-Kutta of fourth order; rows whose speed drifts by over 1e-6 are done again with
@@ -184,7 +185,7 @@ class FisherManifold:
         *,
         end: Tensor | None = None,
         points: int = 33,
-    ) -> Geodesic:
+    ) -> results.Geodesic:
         """Return `points` points of geodesics at equal times, given a velocity or an end.
 
         Raises `SpecError` unless one of the two is given, and without damping (see `exp`).
@@ -210,7 +211,7 @@ class FisherManifold:
         start: Tensor | None = None,
         starts: int = 1,
         polish: bool = True,
-    ) -> Logarithm:
+    ) -> results.Logarithm:
         """Return the shortest geodesics found from x to y, each (..., factor).
 
         Newton's method on polygons of 4 to 16 chords (up to 128 where that is not enough),
@@ -228,7 +229,7 @@ class FisherManifold:
     @overload
     def distance(
         self, x: Tensor, y: Tensor, method: Literal["bounds"], *, squared: bool = ...
-    ) -> Bounds: ...
+    ) -> results.Bounds: ...
 
     @overload
     def distance(
@@ -249,7 +250,7 @@ class FisherManifold:
         *,
         squared: bool = False,
         starts: int = 1,
-    ) -> Tensor | Bounds:
+    ) -> Tensor | results.Bounds:
         """Return distances of pairs x and y (..., factor), (...).
 
         Parameters
@@ -290,7 +291,7 @@ class FisherManifold:
 
     def scalar_curvature(
         self, beta: Tensor, *, floor: float = 0.0, damped: bool = False
-    ) -> Curvature:
+    ) -> results.Curvature:
         """Return the scalar curvature; see `riemann`. Warns of rows with unidentified directions.
 
         Noise where the condition is large: `principal_curvature` is then the number to read.
@@ -316,7 +317,7 @@ class FisherManifold:
         curvature.require_planes(found.spans)
         return restore(found.value, shape)
 
-    def principal_curvature(self, beta: Tensor, *, floor: float | None = None) -> Curvature:
+    def principal_curvature(self, beta: Tensor, *, floor: float | None = None) -> results.Curvature:
         """Return the sectional curvature of the plane in which the law moves most.
 
         The plane of the two first eigenvectors of G relative to Lambda, in the slice of the
@@ -347,7 +348,7 @@ class FisherManifold:
         with torch.no_grad():
             return moved @ transport.transport_matrix(law, curve, steps).mT
 
-    def holonomy(self, loop: transport.Curve, steps: int = 64) -> Holonomy:
+    def holonomy(self, loop: transport.Curve, steps: int = 64) -> results.Holonomy:
         """Return what transport around a closed loop does to vectors at its first point.
 
         The last vertex is joined to the first; a smooth curve must end where it starts. It

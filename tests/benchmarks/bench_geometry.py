@@ -20,7 +20,7 @@ from torch.func import jacfwd, vmap
 
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.geometry import FisherManifold
-from nfi_pyro.geometry.nodes import RULES, panel_nodes
+from nfi_pyro.geometry.fisher.nodes import RULES, panel_nodes
 from nfi_pyro.nets.pricing import PricingNetwork
 from nfi_pyro.posterior import PricingLaw
 from tests.benchmarks.timing import interleave, ratio

@@ -17,9 +17,9 @@ from nfi_pyro.geometry import (
     constrained_optimum,
     risk_adjusted_return,
 )
-from nfi_pyro.geometry.ball import Ball
-from nfi_pyro.geometry.objective import moments
-from nfi_pyro.geometry.slsqp import maximum_under, multipliers
+from nfi_pyro.geometry.optimisers.ball import Ball
+from nfi_pyro.geometry.optimisers.objective import moments
+from nfi_pyro.geometry.optimisers.slsqp import maximum_under, multipliers
 from tests.geometry.closed_laws import draws, log_normal_law, network_law, normal_law, tensor
 
 SPREAD = 0.7

@@ -13,10 +13,10 @@ from scipy.stats import gaussian_kde
 from torch import Tensor
 
 from nfi_pyro.errors import ShapeError, SpecError
-from nfi_pyro.geometry.crowding import ALL_FACTORS, crowding_flow
-from nfi_pyro.geometry.density import crowding_density, log_density
-from nfi_pyro.geometry.flow_regression import induced_permutations
-from nfi_pyro.geometry.incentive import crowding_incentive, volume_gradient
+from nfi_pyro.geometry.crowding.crowding import ALL_FACTORS, crowding_flow
+from nfi_pyro.geometry.crowding.density import crowding_density, log_density
+from nfi_pyro.geometry.crowding.flow_regression import induced_permutations
+from nfi_pyro.geometry.crowding.incentive import crowding_incentive, volume_gradient
 
 NAMES = ["value", "size", "momentum"]
 FEW: dict[str, Any] = {"n_permutations": 19}

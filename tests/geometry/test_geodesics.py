@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nfi_pyro.errors import ShapeError, SpecError
-from nfi_pyro.geometry import FisherManifold, shooting
+from nfi_pyro.geometry import FisherManifold
+from nfi_pyro.geometry.paths import shooting
 from tests.geometry.closed_laws import (
     draws,
     half_plane_distance,

@@ -12,7 +12,7 @@ from torch.func import jacfwd, jacrev
 
 from nfi_pyro.distributions.law_jets import automatic_jets
 from nfi_pyro.geometry import FisherManifold
-from nfi_pyro.geometry.nodes import RULES, PanelRule, panel_nodes
+from nfi_pyro.geometry.fisher.nodes import RULES, PanelRule, panel_nodes
 from tests.geometry.closed_laws import (
     Law,
     draws,

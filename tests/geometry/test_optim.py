@@ -21,8 +21,8 @@ from nfi_pyro.geometry import (
     maximise,
     risk_adjusted_return,
 )
-from nfi_pyro.geometry.moving import follow, transported
-from nfi_pyro.geometry.optim import RiemannianOptimizer
+from nfi_pyro.geometry.optimisers.moving import follow, transported
+from nfi_pyro.geometry.optimisers.optim import RiemannianOptimizer
 from tests.geometry.closed_laws import (
     Law,
     draws,

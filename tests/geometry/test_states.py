@@ -11,8 +11,8 @@ from scipy.integrate import quad, solve_ivp
 from scipy.linalg import expm
 
 from nfi_pyro.errors import ShapeError, SpecError
-from nfi_pyro.geometry.gaussian_bounds import distance_bounds
-from nfi_pyro.geometry.half_planes import (
+from nfi_pyro.geometry.states.gaussian_bounds import distance_bounds
+from nfi_pyro.geometry.states.half_planes import (
     factor_distances,
     jeffreys_divergence,
     state_distance,
@@ -21,7 +21,7 @@ from nfi_pyro.geometry.half_planes import (
     state_log,
     state_norm,
 )
-from nfi_pyro.geometry.states import (
+from nfi_pyro.geometry.states.states import (
     factor_states,
     pairwise_state_distances,
     state_distance_bounds,

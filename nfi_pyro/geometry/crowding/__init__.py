@@ -1,0 +1,1 @@
+"""Crowding of exposures: their flow, density and incentive, with nulls by permutation."""

@@ -1,0 +1,1 @@
+"""Integrals along curves, one-forms and what they are not: a riskless profit."""

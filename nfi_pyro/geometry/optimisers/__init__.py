@@ -1,0 +1,1 @@
+"""Riemannian optimisers, and optima under limits of distance and variance."""

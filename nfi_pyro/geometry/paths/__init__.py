@@ -1,0 +1,1 @@
+"""Curves of the manifold: exponentials, geodesics, distances and transport along them."""

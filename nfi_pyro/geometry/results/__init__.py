@@ -1,0 +1,1 @@
+"""Results of the geometry: frozen arrays and flags, no drawing and no fitting."""

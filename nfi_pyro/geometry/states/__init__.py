@@ -1,0 +1,1 @@
+"""The manifold of the factors' law: distances between dates in closed form."""

@@ -1,0 +1,1 @@
+"""Following a portfolio over dates: figures by date, a regime alarm, rebalancing."""
