@@ -5,7 +5,7 @@ Run ``pytest tests/benchmarks/bench_factor_posterior.py -q -s -o python_files='b
 16 factors, 3 components.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -19,21 +19,6 @@ SIZES = (300, 2000)
 ROUNDS = {300: 25, 2000: 9}
 MOST = 0.08  # of a training step
 STEPS = {"3 coordinate ascent": (3, 0), "3 coordinate ascent + 2 Newton": (3, 2)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def own_generator() -> Iterator[None]:
-    """Leave the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        yield
 
 
 def posterior_of(n_assets: int, cavi_steps: int, newton_steps: int) -> Callable[[], object]:

@@ -8,11 +8,10 @@ differentiate the same law on the same nodes.
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import pytest
 import torch
 from scipy.integrate import solve_bvp
 from torch import Tensor
@@ -30,14 +29,6 @@ LEAST_DISTANCE, LEAST_RIEMANN, MOST_CURVATURE_SECONDS = 8.0, 15.0, 1.0
 NAIVE_ROWS = 250  # of 5,000: the naive metric's cost is linear in rows
 BVP_PAIRS = 4
 BVP_TOL = 1e-2  # which gives distances to 1e-4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_law(n_factors: int, n_components: int, rows: int) -> PricingLaw:

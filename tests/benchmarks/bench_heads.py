@@ -4,10 +4,7 @@ Run ``pytest tests/benchmarks -q -s -o python_files='bench_*.py' -o pythonpath=.
 contenders in turn, median ratio of the rounds.
 """
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from nfi_pyro.distributions.heads import HeadSpec
 from nfi_pyro.factor_vae import FactorVAE
@@ -20,15 +17,6 @@ ROUNDS = {300: 25, 2000: 9}
 TARGET = 1.15
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.draws
 @pytest.mark.parametrize("size", sorted(ROUNDS))
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_random_heads_cost_at_most_a_seventh(name: str, size: int) -> None:

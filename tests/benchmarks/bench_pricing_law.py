@@ -6,10 +6,8 @@ Run ``pytest tests/benchmarks/bench_pricing_law.py -q -s -o python_files='bench_
 """
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
-import pytest
 import torch
 
 from nfi_pyro.distributions.pricing import PricingFunction
@@ -20,14 +18,6 @@ N_ASSETS, N_FACTORS, N_COMPONENTS = 3000, 16, 4
 N_BY_AUTOGRAD = 60  # assets that plain autograd is timed on; its cost is one asset's times N
 MOST_SECONDS = 0.5
 LEAST_RATIO = 20.0
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_law() -> PricingLaw:

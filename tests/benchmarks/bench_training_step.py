@@ -41,21 +41,6 @@ PARTS = ("extractor", "predictor", "heads")
 Seconds = dict[str, list[float]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def own_generator() -> Iterator[None]:
-    """Leave the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
 @pytest.fixture(scope="module")
 def table() -> Iterator[list[str]]:
     lines: list[str] = []
