@@ -59,6 +59,11 @@ class FactorMixture:
         self.logits, self.loc, self.scale = logits, loc, scale
         self.beta, self.factor_loc, self.factor_scale = beta, factor_loc, factor_scale
 
+    def double(self) -> "FactorMixture":
+        """Return the same law in float64."""
+        arrays = (self.logits, self.loc, self.scale, self.beta, self.factor_loc, self.factor_scale)
+        return FactorMixture(*(array.double() for array in arrays))
+
     def given(self, z: Tensor) -> MixtureOfNormals:
         """Return the returns' law given factors z, shape (date, factor)."""
         shift = project(self.beta, z)

@@ -6,9 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from pyro import poutine
 from torch import Tensor
-from torch.distributions import Independent
 
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.training.windows import Outcome
@@ -211,15 +209,9 @@ def _draw_factors(
     return xr.Dataset(found)
 
 
-def _widen(law: FactorMixture) -> FactorMixture:
-    """Return a law in float64."""
-    arrays = (law.logits, law.loc, law.scale, law.beta, law.factor_loc, law.factor_scale)
-    return FactorMixture(*(array.double() for array in arrays))
-
-
 def _block_moments(law: FactorMixture, outcome: Outcome) -> dict[str, Tensor]:
     """Return prior and posterior of one block of dates, float64, standardised units."""
-    wide = _widen(law)
+    wide = law.double()
     own = MixtureOfNormals(wide.logits, wide.loc, wide.scale, validate_args=False)
     found = {
         "alpha_loc": own.mean.float(),
@@ -249,22 +241,15 @@ def _block_factors(law: FactorMixture, outcome: Outcome, context: Any) -> dict[s
     present = context.tradable.unsqueeze(-1)
     total = torch.where(present, law.beta, 0.0).sum(1)
     book = total / present.sum(1).clamp(min=1)
-    return _factor_moments(_widen(law), outcome) | {"book_beta": book}
+    return _factor_moments(law.double(), outcome) | {"book_beta": book}
 
 
 def _encoder_moments(model: Any, context: Any, outcome: Outcome) -> dict[str, Tensor]:
-    """Return the guide's own loc and scale of z (date, factor), or nothing without a guide."""
-    with torch.random.fork_rng(devices=[]):  # tracing draws z, which nobody asked for
-        trace = poutine.trace(model.guide).get_trace(context, outcome)
-    if "z" not in trace.nodes:
+    """Return the encoder's own loc and scale of z (date, factor), or nothing without one."""
+    if getattr(model, "encoder", None) is None:
         return {}
-    factors = trace.nodes["z"]["fn"]
-    if not isinstance(factors, Independent):  # no encoder: the posterior itself
-        return {}
-    return {
-        "encoder_loc": factors.mean.squeeze(-2).double(),
-        "encoder_scale": factors.stddev.squeeze(-2).double(),
-    }
+    loc, scale = model.encode(context, outcome)
+    return {"encoder_loc": loc.double(), "encoder_scale": scale.double()}
 
 
 def _draws(

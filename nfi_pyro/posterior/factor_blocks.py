@@ -21,8 +21,6 @@ from nfi_pyro.svi.trained import SVIFit
 GuideFunction = Callable[[FactorMixture, Outcome], MultivariateNormal]
 Guide = Literal["posterior", "encoder"] | GuideFunction
 
-_ARRAYS = ("logits", "loc", "scale", "beta", "factor_loc", "factor_scale")
-
 
 @dataclass(frozen=True)
 class FactorBlock:
@@ -95,7 +93,7 @@ def _blocks(fit: SVIFit, visit: PanelPass, guide: Guide) -> Iterator[FactorBlock
     """Yield the blocks of a pass."""
     for batch, context, outcome in visit.contexts(fit):
         law = fit.model.law(context)
-        wide = FactorMixture(*(getattr(law, name).double() for name in _ARRAYS))
+        wide = law.double()
         own: GuideFunction
         if callable(guide):
             own = guide
