@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nfi_pyro.posterior.head_prior import head_prior_predictive
     from nfi_pyro.posterior.heterogeneity import law_heterogeneity, risk_price_heterogeneity
     from nfi_pyro.posterior.importance import ImportanceWeights, importance_weights
+    from nfi_pyro.posterior.members import draw_fits
     from nfi_pyro.posterior.portfolio_law import PortfolioLaw
     from nfi_pyro.posterior.portfolio_mixture import PortfolioMixture
     from nfi_pyro.posterior.return_forecast import ReturnForecast
@@ -35,6 +36,7 @@ _HOMES = {
     "ReturnForecast": "nfi_pyro.posterior.return_forecast",
     "PricingLaw": "nfi_pyro.posterior.exposure_pricing",
     "align_factors": "nfi_pyro.posterior.alignment",
+    "draw_fits": "nfi_pyro.posterior.members",
     "forecast": "nfi_pyro.posterior.forecasting",
     "forecast_heads": "nfi_pyro.posterior.head_draws",
     "head_prior_predictive": "nfi_pyro.posterior.head_prior",
@@ -61,6 +63,7 @@ __all__ = [
     "PricingLaw",
     "ReturnForecast",
     "align_factors",
+    "draw_fits",
     "forecast",
     "forecast_heads",
     "head_prior_predictive",

@@ -90,6 +90,18 @@ def forecast_heads(
     SpecError
         If the last layers are point estimates, or an option is out of range.
     """
+    values = draw_heads(fit, draws=draws, seed=seed)
+    return tuple(forecast(fit, panel, dates=dates, heads=value) for value in values)
+
+
+def draw_heads(fit: SVIFit, *, draws: int, seed: int) -> Tensor:
+    """Return draws of a fit's random last layers, shape (draw, coordinate).
+
+    Raises
+    ------
+    SpecError
+        If the last layers are point estimates, or an option is out of range.
+    """
     posterior = head_posterior(fit.model)
     if posterior is None:
         raise SpecError(
@@ -99,5 +111,4 @@ def forecast_heads(
     if draws < 1:
         raise SpecError(f"draws must be >= 1; got {draws}. Use 8.")
     check_seed(seed)
-    values = posterior.draw(draws, seed=seed)
-    return tuple(forecast(fit, panel, dates=dates, heads=value) for value in values)
+    return posterior.draw(draws, seed=seed)

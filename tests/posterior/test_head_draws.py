@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.panel import Panel
@@ -10,7 +11,13 @@ from nfi_pyro.data.simulate import SimulationSpec, simulate_panel
 from nfi_pyro.distributions.heads import HeadSpec
 from nfi_pyro.errors import SpecError
 from nfi_pyro.factor_vae import FactorVAE, FactorVAESpec
-from nfi_pyro.posterior import forecast, forecast_heads, head_prior_predictive, sample_posterior
+from nfi_pyro.posterior import (
+    draw_fits,
+    forecast,
+    forecast_heads,
+    head_prior_predictive,
+    sample_posterior,
+)
 from nfi_pyro.svi import SVIConfig, SVIFit, fit_svi
 
 DRAWS, DIFFERENT = 40, 5
@@ -182,3 +189,18 @@ def test_models_without_factors_have_draws_of_heads_too(name: str, small: Panel)
     assert float(abs(one.mean - two.mean).max()) > 0.0
     shares = head_prior_predictive(fit, small, draws=3)
     np.testing.assert_array_equal(shares["factor_share"], 0.0)
+
+
+def test_a_fit_at_a_draw_forecasts_what_that_draw_forecasts(random: SVIFit, small: Panel) -> None:
+    before = forecast(random, small).mean
+    wanted = forecast_heads(random, small, draws=3, seed=5)
+    members = draw_fits(random, draws=3, seed=5)
+    for member, law in zip(members, wanted, strict=True):
+        xr.testing.assert_allclose(forecast(member, small).mean, law.mean, rtol=1e-5)
+    xr.testing.assert_identical(forecast(random, small).mean, before)  # and is not touched
+    assert not forecast(members[0], small).mean.equals(forecast(members[1], small).mean)
+
+
+def test_point_heads_have_no_fits_at_draws(small: Panel) -> None:
+    with pytest.raises(SpecError, match="last layers must be random to be drawn"):
+        draw_fits(fit_of(small, "point"))
