@@ -289,15 +289,34 @@ def geometry(
         str | None,
         typer.Option(help="Dates to measure: validation, the default, or test. Open it once."),
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="CSV of asset and weight to track; default: equal weights.")
+    ] = None,
+    benchmark: Annotated[
+        Path | None, typer.Option(help="CSV of the benchmark; default: equal weights.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="CSV of every figure by date, with flags and bounds.")
+    ] = None,
     panel: PanelOption = None,
-    seed: Annotated[int, typer.Option(help="Of permutations.")] = 0,
-    n_dates: Annotated[int, typer.Option(help="Dates of the metric, evenly spaced; at most.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of permutations, and of draws of last layers.")] = 0,
 ) -> None:
-    """Draw the law's geometry on one offline HTML page: distances, geodesics, crowding, states."""
+    """Draw the law's geometry on one offline HTML page: states, distances, curvature, crowding."""
     from nfi_pyro.commands.geometry_page import geometry as geometry_run
 
-    place = geometry_run(run, out, panel=panel, span=span, seed=seed, n_dates=n_dates)
+    place = geometry_run(
+        run,
+        out,
+        weights=weights,
+        benchmark=benchmark,
+        panel=panel,
+        span=span,
+        table=table,
+        seed=seed,
+    )
     typer.echo(f"geometry  {place}")
+    if table is not None:
+        typer.echo(f"table     {table}")
 
 
 @app.command()

@@ -24,8 +24,6 @@ class GeometryTask:
         Of every date with a full window.
     span : DateSpan
     seed : int
-    n_dates : int
-        Dates of the span on which the pricing law is measured, at most; >= 1.
     left_out : dict of part to text
         Grows: why a part is not there.
     """
@@ -35,7 +33,6 @@ class GeometryTask:
     laws: ReturnForecast
     span: DateSpan
     seed: int
-    n_dates: int
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -54,10 +51,15 @@ class GeometryTask:
         return self.days[self.place]
 
     @property
-    def visited(self) -> np.ndarray:
-        """At most `n_dates` evenly spaced ones; the last is the span's last."""
-        count = len(self.dates)
-        return self.dates[::-1][:: -(-count // self.n_dates)][::-1]
+    def instrument_lag(self) -> int:
+        """Dates from instrument to flow: the window that exposures are estimated over."""
+        return int(self.fit.model.spec.lags)
+
+    @property
+    def flow_days(self) -> np.ndarray:
+        """Dates of the span and, as far as there are any, those that its flow needs before."""
+        first = max(self.place.start - self.instrument_lag - 1, 0)
+        return self.days[first : self.place.stop]
 
     def say(self, part: str) -> None:
         """Print on standard error which part comes next."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from nfi_pyro.geometry.results.tracking import Tracking
+
 
 @dataclass(frozen=True)
 class StateMovement:
@@ -102,17 +104,15 @@ class GeometryContents:
         What the return is and when it is earned.
     evaluation_span : str
         Which dates, and whether training saw them.
-    thinning : str
-        On which of them the pricing law was measured.
     left_out : mapping of part to text
         A sentence why for every part below that is None.
     states : StateMovement or None
     plane : ExposurePlane or None
     flow : ExposureFlow or None
-    dates : Dataset over (date,), or None
-        At the equal-weight book's exposure, all factors: `effective_rank`, `condition`,
-        `second_eigenvalue`, `mahalanobis` from the exposures of the first date, `curvature` and
-        `curvature_ok`, `n_assets`.
+    tracking : Tracking or None
+        Of the span's dates, one fit.
+    books : tuple of str
+        Names of portfolio and benchmark; one book where they are the same.
     """
 
     title: str
@@ -120,9 +120,9 @@ class GeometryContents:
     settings: Mapping[str, str]
     label: str
     evaluation_span: str
-    thinning: str
     left_out: Mapping[str, str]
     states: StateMovement | None
     plane: ExposurePlane | None
     flow: ExposureFlow | None
-    dates: xr.Dataset | None
+    tracking: Tracking | None
+    books: tuple[str, str]

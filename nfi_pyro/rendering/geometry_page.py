@@ -1,7 +1,8 @@
 """One self-contained HTML page of the geometry of a run."""
 
 from nfi_pyro.rendering.geometry_contents import GeometryContents
-from nfi_pyro.rendering.geometry_sections import crowding, curvature, dates, metric, path, states
+from nfi_pyro.rendering.geometry_sections import crowding, curvature, metric, path, states
+from nfi_pyro.rendering.geometry_tracking import tracking
 from nfi_pyro.rendering.html import make_environment
 from nfi_pyro.rendering.page import Section
 from nfi_pyro.rendering.tables import provenance_tables
@@ -11,7 +12,7 @@ PARTS = {
     "states": "Factor states",
     "plane": "Metric, geodesic, curvature and crowding on the principal plane",
     "flow": "Flow of exposures",
-    "dates": "Metric by date",
+    "tracking": "Tracking by date",
 }
 
 
@@ -37,7 +38,7 @@ def render_geometry(contents: GeometryContents) -> str:
 
 def build_geometry(contents: GeometryContents) -> tuple[Section, ...]:
     """Return the sections of the page; what was left out is named in the first."""
-    builders = (states, metric, path, curvature, crowding, dates)
+    builders = (states, tracking, metric, path, curvature, crowding)
     found = [section for section in (builder(contents) for builder in builders) if section]
     return (_about(contents), *found, _settings(contents))
 
@@ -50,7 +51,6 @@ def _about(contents: GeometryContents) -> Section:
         "overview",
         (
             sentence("Dates", contents.evaluation_span),
-            contents.thinning,
             sentence("Return", contents.label),
             "All of it describes the fitted law. A distance between exposures or dates says how "
             "well returns tell them apart, not what they earn.",

@@ -1,4 +1,4 @@
-"""The sections of a geometry page: arrays in, text, figures and tables out."""
+"""Sections of a geometry page on states and on one date: arrays in, text and figures out."""
 
 from collections.abc import Mapping
 
@@ -302,65 +302,3 @@ def _flow_text(mean: Mapping[str, float]) -> str:
         f"{text} Drifting back to the middle is no proof of crowding: in a steady market assets "
         "are thrown out again by what happens to them alone."
     )
-
-
-def dates(contents: GeometryContents) -> Section | None:
-    """Return the metric at the book's exposure by date, with its flags."""
-    found = contents.dates
-    if found is None:
-        return None
-    rows = []
-    for place in range(found.sizes[DATE]):
-        one = found.isel({DATE: place})
-        rank, seen = int(one["effective_rank"]), bool(one["curvature_ok"])
-        second = float(one["second_eigenvalue"])
-        rows.append(
-            (
-                day(found[DATE].values[place]),
-                "identified" if seen else f"rank {rank}",
-                count(rank),
-                _condition(float(one["condition"])),
-                number(1.0 / second, 0) if second > 0.0 else "∞",
-                number(float(one["mahalanobis"]), 2),
-                number(float(one["curvature"]), 1) if seen else "n/a",
-                count(int(one["n_assets"])),
-            )
-        )
-    return Section(
-        "The metric at the book's exposure",
-        "By date",
-        "dates",
-        (
-            "Of a single asset with the mean exposure of the equal-weight book, all factors of "
-            f"the model. {contents.thinning}",
-        ),
-        tables=(
-            Table(
-                "By date of forecast (close). Rank: directions that 252 returns see. Condition: "
-                "largest over smallest eigenvalue. Second: returns until the second direction is "
-                "seen. Mahalanobis: from the mean of the first date's exposures, in their standard "
-                "deviations.",
-                ("Date (close)", "Flag", "Rank", "Condition", "Second", "Mahalanobis", "Curvature",
-                 "Assets"),
-                tuple(rows),
-                2,
-            ),
-        ),
-        notes=(
-            "identified: returns of a year see two directions or more, and the curvature of the "
-            "plane in which the law moves most can be read.",
-            "rank 0 or rank 1: they see fewer; curvature would be noise and is not shown. "
-            "Distances are still good: the damping holds what is not seen.",
-            "A condition of ∞ or above 1e8 says that some directions of exposure do not move the "
-            "law at all, which is usual with more factors than a mixture can tell apart. Full "
-            "scalar curvature is meaningless there.",
-            "Mahalanobis: how far the mean exposure has moved. Each law is of its own date, so "
-            "nothing is extrapolated by it; an asset of the first date is at about the root of the "
-            "number of factors.",
-        ),
-    )  # fmt: skip
-
-
-def _condition(value: float) -> str:
-    """Return a condition number; a large one by its power of ten."""
-    return number(value, 0) if value < 1e4 or not np.isfinite(value) else f"{value:.0e}"

@@ -196,6 +196,37 @@ def test_nor_along_geodesics(transport: str) -> None:
     torch.testing.assert_close(ends[1] @ MILD.T, ends[0], rtol=0, atol=1e-12)
 
 
+def test_in_a_curved_chart_additive_steps_agree_to_the_order_of_the_step() -> None:
+    """beta = sinh(u): the same flow, so halving the step halves the gap (geometry.md section 5)."""
+    manifold = FisherManifold(network_law(FACTORS, 2), eps=1 / 252)
+    value = risk_adjusted_return(manifold.pricing, 0.25)
+    start = 0.5 * draws(ROWS, FACTORS, seed=2)
+
+    def curved(u: Tensor) -> Tensor:
+        slope = u.cosh()
+        return slope.unsqueeze(-1) * manifold.metric(u.sinh()) * slope.unsqueeze(-2)
+
+    gaps = []
+    for halvings in range(4):
+        options: dict[str, Any] = {"lr": 0.04 / 2**halvings, "line_search": False}
+        ends = []
+        for metric, first, loss in (
+            (manifold.metric, start, value),
+            (curved, start.asinh(), lambda u: value(u.sinh())),
+        ):
+            place = first.clone().requires_grad_()
+            search = RiemannianGD([place], metric, maximize=True, **options)
+            for _ in range(5 * 2**halvings):
+                search.zero_grad()
+                loss(place).sum().backward()
+                search.step()
+            ends.append(place.detach())
+        gaps.append(float((ends[0] - ends[1].sinh()).norm()))
+    ratios = [coarse / fine for coarse, fine in pairwise(gaps)]
+    assert gaps[0] > 1e-4
+    assert all(1.7 < ratio < 2.4 for ratio in ratios), (gaps, ratios)
+
+
 def test_a_second_moment_by_coordinate_depends_on_the_chart() -> None:
     law, start = network_law(FACTORS, 2), 0.5 * draws(ROWS, FACTORS, seed=2)
     ends = []

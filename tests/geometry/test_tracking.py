@@ -116,6 +116,23 @@ def test_figures_of_states_and_crowding_are_those_of_their_functions(found, laws
     assert found.ok["crowding"].to_numpy().tolist() == [False, False, True, True, True]
 
 
+def test_earlier_laws_serve_the_flow_alone(found, laws) -> None:
+    late = ReturnForecast(_forecast().data.isel(date=slice(2, None)))
+    tracked = track(late, laws, portfolio=PORTFOLIO)
+    assert tracked.figures.sizes["date"] == 3
+    assert tracked.ok["crowding"].to_numpy().all()
+    np.testing.assert_allclose(tracked.figures["crowding"], found.figures["crowding"][2:])
+    assert not track(late, laws[2:], portfolio=PORTFOLIO).ok["crowding"][:2].any()
+    np.testing.assert_array_equal(tracked.figures["n_assets"], ASSETS)
+
+
+def test_a_table_holds_every_figure_its_flag_and_its_bounds(found) -> None:
+    table = found.to_dataset()
+    assert set(table) == {*found.figures, *(f"{name}_ok" for name in found.figures)}
+    assert table.attrs["interval"].startswith("none")
+    assert len(table.to_dataframe()) == DATES
+
+
 def test_every_figure_is_finite_or_flagged_and_one_fit_has_no_interval(found) -> None:
     for name, value in found.figures.items():
         assert np.isfinite(value.to_numpy()[found.ok[name].to_numpy()]).all(), name
@@ -160,6 +177,9 @@ def test_restarts_give_intervals_and_none_is_made_from_what_is_not_ok(found) -> 
     assert list(several.interval["bound"].to_numpy()) == ["lower", "upper"]
     assert several.interval["crowding"].isnull().to_numpy()[:, :2].all()
     assert "3 fits" in several.interval_source
+    table = several.to_dataset()
+    np.testing.assert_allclose(table["distance_interval_upper"], oracle[1])
+    np.testing.assert_allclose(table["distance_upper"], several.figures["distance_upper"])
 
 
 # ---- what has no law -----------------------------------------------------------------------------

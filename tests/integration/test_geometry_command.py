@@ -31,7 +31,7 @@ from nfi_pyro.rendering.geometry_contents import StateMovement
 
 @pytest.fixture(scope="module")
 def contents(priced: Path) -> GeometryContents:
-    return collect_geometry(priced, n_dates=4)
+    return collect_geometry(priced)
 
 
 # ---- the command ---------------------------------------------------------------------------------
@@ -41,16 +41,28 @@ def test_the_command_line_writes_a_whole_page_and_says_what_it_does(
     priced: Path, tmp_path: Path
 ) -> None:
     place = tmp_path / "deep" / "page.html"
-    said = CliRunner().invoke(app, ["geometry", str(priced), "--out", str(place), "--n-dates", "3"])
+    book, table = tmp_path / "growth.csv", tmp_path / "deep" / "table.csv"
+    laws = RunDirectory(priced).load_forecast()
+    names = laws.data["asset"].values[[0, 2, 3]]
+    pd.DataFrame({"asset": names, "weight": [0.5, 0.3, 0.2]}).to_csv(book, index=False)
+    options = ["--out", str(place), "--weights", str(book), "--table", str(table)]
+    said = CliRunner().invoke(app, ["geometry", str(priced), *options])
     assert said.exit_code == 0, said.output
-    assert f"geometry  {place}" in said.stdout
-    assert "geometry: metric at the book's exposure on 3 dates" in said.stderr.splitlines()
+    assert f"geometry  {place}\ntable     {table}" in said.stdout
+    assert "geometry: tracking of 43 dates" in said.stderr.splitlines()
+    written = pd.read_csv(table, index_col="date", parse_dates=True)
+    assert len(written) == 43
+    for name in ("distance", "effective_rank", "crowding"):
+        assert np.isfinite(written[name][written[f"{name}_ok"]]).all()
+    assert written["distance_ok"].any()
+    assert (written["distance"][written["distance_ok"]] > 0.0).all()
     page = place.read_text(encoding="utf-8")
     for name in ("fig-states", "fig-ellipses", "fig-geodesic", "fig-visibility"):
         assert f'id="{name}"' in page
     assert "<script" not in page
     assert "not trained on, but used to stop training" in page
-    assert "The metric is of 3 of the 43 dates of the span" in page
+    assert "The portfolio is growth, the benchmark the equal-weight book." in page
+    assert "There are no intervals: the run is one fit with point weights" in page
     assert "Left out: Flow of exposures." in page  # 11 assets are too few
     assert "no finite value" not in page
 
@@ -62,11 +74,11 @@ def test_the_validation_span_is_measured_unless_the_test_span_is_asked_for(
     assert split.test is not None
     for found, span in (
         (contents, split.validation),
-        (collect_geometry(priced, span="test", n_dates=1), split.test),
+        (collect_geometry(priced, span="test"), split.test),
     ):
         assert found.states is not None
-        assert found.dates is not None
-        for table in (found.states.series, found.dates):
+        assert found.tracking is not None
+        for table in (found.states.series, found.tracking.figures):
             days = [str(day)[:10] for day in table["date"].values[[0, -1]]]
             assert span.first <= days[0] <= days[1] <= span.last
 
@@ -114,19 +126,23 @@ def test_a_seed_leaves_the_global_generators_alone_and_gives_the_same_page(
     priced: Path, contents: GeometryContents
 ) -> None:
     before = torch.random.get_rng_state()
-    again = collect_geometry(priced, n_dates=4)
+    again = collect_geometry(priced)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert render_geometry(again) == render_geometry(contents)
 
 
-def test_a_model_without_a_pricing_law_gets_its_states_alone(finished: Path) -> None:
+def test_a_model_without_a_pricing_law_gets_its_states_alone(
+    finished: Path, tmp_path: Path
+) -> None:
     found = collect_geometry(finished)
     assert found.states is not None
-    assert (found.plane, found.flow, found.dates) == (None, None, None)
-    assert found.left_out.keys() == {"plane", "flow", "dates"}
+    assert (found.plane, found.flow, found.tracking) == (None, None, None)
+    assert found.left_out.keys() == {"plane", "flow", "tracking"}
     page = render_geometry(found)
     assert "factor_vae prices hidden features, not exposures" in page
-    assert "dates of the metric" not in page
+    assert 'id="tracking"' not in page
+    with pytest.raises(SpecError, match="a tracking table must come from a pricing law"):
+        geometry(finished, tmp_path / "g.html", table=tmp_path / "t.csv")
 
 
 def test_a_model_without_latent_factors_gets_its_law_alone(folder: Path, tmp_path: Path) -> None:
@@ -137,11 +153,12 @@ def test_a_model_without_latent_factors_gets_its_law_alone(folder: Path, tmp_pat
         encoding="utf-8",
     )
     fit(spec, folder / "panel.zarr", tmp_path / "run", threads=1, progress=False)
-    found = collect_geometry(tmp_path / "run", n_dates=2)
+    found = collect_geometry(tmp_path / "run")
     assert found.states is None
     assert "no latent factors" in found.left_out["states"]
     assert found.plane is not None
-    assert found.dates is not None
+    assert found.tracking is not None
+    assert not found.tracking.ok["state_step"].any()
     assert "no latent factors" in render_geometry(found)
 
 
@@ -180,8 +197,7 @@ def test_a_planted_flow_has_its_sign_on_a_plane_that_is_turned_and_scaled(kappa:
     labels = {"date": days, "asset": np.arange(200), "factor": list("abc")}
     exposures = xr.DataArray(values, labels, ("date", "asset", "factor"))
     task: Any = SimpleNamespace(
-        fit=SimpleNamespace(model=SimpleNamespace(spec=SimpleNamespace(lags=3))),
-        dates=days[6:], seed=0, left_out={}, say=lambda part: None,
+        instrument_lag=3, dates=days[6:], seed=0, left_out={}, say=lambda part: None,
     )  # fmt: skip
     axes = np.linalg.qr(rng.normal(size=(3, 3)))[0][:, :2] * [2.0, 0.5]
     found = flow_of(task, exposures, np.ones(3), axes)
@@ -201,7 +217,6 @@ def test_a_planted_flow_has_its_sign_on_a_plane_that_is_turned_and_scaled(kappa:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"n_dates": 0}, "n_dates must be at least 1; got 0"),
         ({"seed": -1}, "seed"),
         ({"span": "training"}, "span must be test or validation; got 'training'"),
     ],

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from nfi_pyro.geometry.results.tracking import Tracking
 from nfi_pyro.rendering import GeometryContents, render_geometry
 from nfi_pyro.rendering.geometry_contents import ExposureFlow, ExposurePlane, StateMovement
 from nfi_pyro.rendering.geometry_page import build_geometry
@@ -14,10 +15,10 @@ from tests.rendering.test_report import Page
 
 ATTACK = "<script>alert(1)</script>"
 ANCHORS = (
-    "overview", "states", "metric", "geodesic", "curvature", "crowding", "dates", "settings",
+    "overview", "states", "tracking", "metric", "geodesic", "curvature", "crowding", "settings",
 )  # fmt: skip
 FIGURES = (
-    "fig-states", "fig-ellipses", "fig-geodesic", "fig-visibility", "fig-curvature",
+    "fig-states", "fig-tracking", "fig-ellipses", "fig-geodesic", "fig-visibility", "fig-curvature",
     "fig-crowding", "fig-flow",
 )  # fmt: skip
 DATES = pd.bdate_range("2024-01-02", periods=40).values
@@ -95,27 +96,50 @@ def make_states(*, alarm: bool) -> StateMovement:
     )  # fmt: skip
 
 
+def make_tracking() -> Tracking:
+    """Figures of 40 dates; curvature is identified on the last alone."""
+    count = len(DATES)
+    names = ("state_step", "state_displacement", "distance", "effective_rank",
+             "principal_curvature", "crowding", "crowding_standard_error", "mahalanobis",
+             "portfolio_uncovered", "n_assets")  # fmt: skip
+    values = {name: ("date", np.full(count, 0.25 + 0.5 * k)) for k, name in enumerate(names)}
+    values["portfolio_uncovered"] = ("date", np.zeros(count))
+    figures = xr.Dataset(values, {"date": DATES})
+    ok = figures.notnull()
+    ok["principal_curvature"] &= xr.DataArray(np.arange(count) == count - 1, dims="date")
+    bounds = xr.concat(
+        [0.9 * figures, 1.1 * figures], xr.DataArray(["lower", "upper"], dims="bound")
+    )
+    factors = ["z0", "z1"]
+    square = xr.DataArray(np.eye(2), {"factor": factors, "factor_other": factors})
+    return Tracking(
+        figures=figures,
+        ok=ok,
+        exposure=xr.DataArray(np.zeros((2, count, 2)), dims=("book", "date", "factor")),
+        interval=bounds.assign_coords(bound=["lower", "upper"]),
+        interval_source="Intervals span 90% of 3 restarts.",
+        level=0.9,
+        precision=square,
+        precision_source="exposures of the first date with a law",
+        eps=1.0 / 252,
+        shifts=None,
+    )
+
+
 @pytest.fixture(scope="module")
 def contents() -> GeometryContents:
-    dates = xr.Dataset(
-        {"effective_rank": ("date", [1, 2]), "condition": ("date", [np.inf, 1e6]),
-         "second_eigenvalue": ("date", [0.001, 0.02]), "mahalanobis": ("date", [0.0, 1.5]),
-         "curvature": ("date", [123.4, -2.5]), "curvature_ok": ("date", [False, True]),
-         "n_assets": ("date", [60, 59])},
-        {"date": DATES[[0, -1]]},
-    )  # fmt: skip
     return GeometryContents(
         title=f"Geometry: nfi on {ATTACK}",
         provenance={"Model": {"model": "nfi"}},
         settings={"seed": "0"},
         label="simple return",
         evaluation_span="validation dates",
-        thinning="The metric is of 2 of the 40 dates.",
         left_out={},
         states=make_states(alarm=True),
         plane=make_plane(),
         flow=make_flow(),
-        dates=dates,
+        tracking=make_tracking(),
+        books=(ATTACK, "the equal-weight book"),
     )
 
 
@@ -148,11 +172,21 @@ def test_numbers_and_words_follow_the_results(page: str) -> None:
     assert "the median curvature is −3.0" in page
 
 
-def test_a_curvature_that_is_not_identified_is_not_printed(page: str) -> None:
-    assert ">123.4<" not in page
-    assert ">rank 1<" in page
-    assert ">−2.5<" in page
-    assert ">∞<" in page
+def test_what_is_not_identified_is_not_printed(contents: GeometryContents) -> None:
+    (found,) = (part for part in build_geometry(contents) if part.anchor == "tracking")
+    summary = {row[0]: row[1:] for row in found.tables[0].rows}
+    assert summary["Curvature"][0] == "1 of 40"
+    assert summary["Distance"] == ("40 of 40", "1.250", "1.250 to 1.250", "1.125 to 1.375")
+    by_date = found.tables[1]
+    place = by_date.header.index("Curvature")
+    assert [row[place] for row in by_date.rows] == ["n/a"] * 9 + ["2.2"]
+
+
+def test_one_book_has_no_distance_to_show(contents: GeometryContents) -> None:
+    page = render_geometry(dataclasses.replace(contents, books=("one", "one")))
+    assert "Give weights to see its distance" in page
+    assert "Distance from\nbenchmark" not in page
+    assert ">Distance<" not in page
 
 
 def test_no_map_is_drawn_where_curvature_is_identified_nowhere(contents: GeometryContents) -> None:
@@ -186,8 +220,8 @@ def test_what_is_left_out_stands_with_its_reason(contents: GeometryContents) -> 
         states=make_states(alarm=False),
         plane=None,
         flow=None,
-        dates=None,
-        left_out=dict.fromkeys(("plane", "flow", "dates"), why),
+        tracking=None,
+        left_out=dict.fromkeys(("plane", "flow", "tracking"), why),
     )
     assert [section.anchor for section in build_geometry(bare)] == [
         "overview",

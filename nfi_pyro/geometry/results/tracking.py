@@ -37,7 +37,8 @@ class Tracking:
     interval : Dataset over (bound, date), or None
         Of figures over fits, bounds ``lower`` and ``upper``, where at least two are ok.
     interval_source : str
-        What `interval` is made from, or why there is none.
+        What `interval` is made from, or why there is none. The spread of restarts is no
+        posterior; that of a fit's draws is.
     level : float
         Share of fits between the bounds.
     precision : DataArray, shape ([chain], factor, factor_other)
@@ -60,3 +61,22 @@ class Tracking:
     precision_source: str
     eps: float
     shifts: RegimeShifts | None
+
+    def to_dataset(self) -> xr.Dataset:
+        """Return one table of every figure, its ``<figure>_ok`` and its bounds if there are any.
+
+        Bounds are ``<figure>_interval_lower`` and ``<figure>_interval_upper``.
+        Over ([chain], date); `to_dataframe()` of it is what a file holds.
+        """
+        found = self.figures.assign({f"{name}_ok": flag for name, flag in self.ok.items()})
+        if self.interval is not None:
+            for side in ("lower", "upper"):
+                bound = self.interval.sel(bound=side, drop=True)
+                found = found.assign(
+                    {f"{name}_interval_{side}": one for name, one in bound.items()}
+                )
+        return found.assign_attrs(
+            eps=self.eps,
+            precision=f"inverse covariance of {self.precision_source}",
+            interval=self.interval_source,
+        )

@@ -31,6 +31,14 @@ Figures = dict[str, tuple[np.ndarray, np.ndarray]]
 """Values and flags over (date,) by name."""
 
 
+class DatedExposures(NamedTuple):
+    """Exposures of a date: `places` (row,) of its assets in the forecast, `beta` (row, factor)."""
+
+    date: np.datetime64
+    places: np.ndarray
+    beta: np.ndarray
+
+
 class TrackedFit(NamedTuple):
     """Figures of one fit by date.
 
@@ -64,7 +72,7 @@ def track_fit(
     Parameters
     ----------
     laws, background, eps, instrument_lag
-        Of one fit, as in `track`.
+        Of one fit, as in `track`; laws before the first of `dates` are for the flow alone.
     dates, assets : ndarray
         Of its forecast.
     books : sequence of Book
@@ -80,11 +88,14 @@ def track_fit(
     precision = None if background is None else cloud_of(background).precision
     rows: list[dict[str, Figure]] = []
     exposure: list[np.ndarray] = []
-    betas: list[tuple[np.ndarray, np.ndarray]] = []
+    flow: list[DatedExposures] = []
     factors: tuple[str, ...] = ()
     for law in laws:
-        _require_date(law, dates, len(rows))
         places = _places(law, index)
+        flow.append(DatedExposures(law.date, places, law.beta.detach().numpy()))
+        if law.date < dates[0]:
+            continue
+        _require_date(law, dates, len(rows))
         if precision is None and len(places):
             precision = cloud_of(law.beta).precision
         found = [book.exposure(law, len(rows), places) for book in books]
@@ -99,7 +110,6 @@ def track_fit(
             row |= _figures(manifold, cloud, found, eps)
         rows.append(row)
         exposure.append(np.stack([one.exposure for one in found]))
-        betas.append((places, law.beta.detach().numpy()))
         factors = law.factors
     if len(rows) < len(dates) or precision is None:
         missing = dates[len(rows) :] if precision is not None else dates
@@ -107,7 +117,7 @@ def track_fit(
             f"every date must have a law; got none on {_days(missing)} at track. Take laws and "
             "forecasts of the same dates."
         )
-    figures = _columns(rows) | _crowding(betas, dates, len(assets), instrument_lag)
+    figures = _columns(rows) | _crowding(flow, dates, len(assets), instrument_lag)
     return TrackedFit(figures, np.stack(exposure, axis=1), precision.numpy(), factors)
 
 
@@ -202,24 +212,25 @@ def _columns(rows: Sequence[dict[str, Figure]]) -> Figures:
 
 
 def _crowding(
-    betas: Sequence[tuple[np.ndarray, np.ndarray]], dates: np.ndarray, n_assets: int, lag: int
+    flow: Sequence[DatedExposures], dates: np.ndarray, n_assets: int, lag: int
 ) -> Figures:
     """Return the divergence of the flow of all exposures, and its error, over (date,)."""
-    n_factors = betas[0][1].shape[1]
+    n_factors = flow[0].beta.shape[1]
     empty = np.full(len(dates), np.nan), np.zeros(len(dates), dtype=bool)
-    if len(dates) < lag + 2:
+    if len(flow) < lag + 2:
         return {"crowding": empty, "crowding_standard_error": empty}
-    table = np.full((len(dates), n_assets, n_factors), np.nan)
-    for date, (places, beta) in enumerate(betas):
-        table[date, places] = beta
-    coords = {DATE: dates, ASSET: np.arange(n_assets), FACTOR: np.arange(n_factors)}
-    flow = crowding_flow(
+    table = np.full((len(flow), n_assets, n_factors), np.nan)
+    for row, one in zip(table, flow, strict=True):
+        row[one.places] = one.beta
+    days = np.array([one.date for one in flow])
+    coords = {DATE: days, ASSET: np.arange(n_assets), FACTOR: np.arange(n_factors)}
+    found = crowding_flow(
         xr.DataArray(table, coords, (DATE, ASSET, FACTOR)),
         instrument_lag=lag,
         min_assets=max(_MIN_ASSETS, n_factors + 2),
         n_permutations=_NULL,
     )
-    series = flow.series.sel({PLANE: ALL_FACTORS}).reindex({DATE: dates})
+    series = found.series.sel({PLANE: ALL_FACTORS}).reindex({DATE: dates})
     known = series["identified"].fillna(False).to_numpy().astype(bool)
     return {
         f"crowding{name}": (series[source].to_numpy(), known)

@@ -38,7 +38,7 @@ def track(
     forecasts: ReturnForecast | Sequence[ReturnForecast],
     laws: Laws | Sequence[Laws],
     *,
-    portfolio: Weights,
+    portfolio: Weights | None = None,
     benchmark: Weights | None = None,
     background: Tensor | Sequence[Tensor] | None = None,
     eps: float = ONE_YEAR,
@@ -62,10 +62,11 @@ def track(
         One for each fit, on the same dates. Restarts of a model, or draws of it.
     laws : iterable of PricingLaw, or sequence of iterables
         One for each fit: ``pricing_laws(fit, panel, dates=...)``, on the dates of the forecasts,
-        in order. Each is read once.
+        in order. Each is read once. Laws of consecutive dates just before serve the flow of
+        exposures, which is not identified on the first ``instrument_lag + 1`` dates otherwise.
     portfolio, benchmark : mapping, Series, or DataArray (asset,) or (date, asset)
-        Asset to fraction of capital, of any sign. Benchmark by default: equal weights of the
-        assets that have a law on the date.
+        Asset to fraction of capital, of any sign. By default equal weights of the assets that
+        have a law on the date.
     background : Tensor, shape (row, factor), or a sequence of them, optional
         Cloud of exposures for each fit, whose inverse covariance is Lambda on all dates, for
         example those of training dates. Default: those of the first date with a law.
@@ -217,7 +218,7 @@ def _label(
         held = figures.where(ok).where(enough, 0.0)
         spread = held.quantile(bounds, dim=CHAIN, skipna=True).where(enough)
         interval = spread.rename(quantile="bound").assign_coords(bound=["lower", "upper"])
-        words = f"spread over {len(fits)} fits; of restarts it is no posterior"
+        words = f"spread over {len(fits)} fits"
     factors = list(fits[0].factors)
     labels = {FACTOR: factors, FACTOR_OTHER: factors}
     return Tracking(
