@@ -1,0 +1,1 @@
+"""Results of attribution: frozen, labelled, and all that a page imports."""
