@@ -15,10 +15,10 @@ FIGURES = {
     "state_step": "State step",
     "state_displacement": "State from start",
     "distance": "Distance",
-    "effective_rank": "Visible directions",
+    "effective_rank": "Rank",
     "principal_curvature": "Curvature",
-    "crowding": "Crowding, per date",
-    "mahalanobis": "Mahalanobis (sd)",
+    "crowding": "Crowding",
+    "mahalanobis": "Mahalanobis",
     "portfolio_uncovered": "Without a law",
 }
 _SHARES = ("portfolio_uncovered",)
@@ -46,12 +46,13 @@ def tracking(contents: GeometryContents) -> Section | None:
         ),
         tables=(
             Table(
-                "Over the dates on which a figure is identified; interval: mean of the lower and "
-                "of the upper bounds. State: the factors' law. Distance: portfolio to benchmark. "
-                "The others are of the portfolio: directions that 252 returns see, curvature of "
-                "the principal plane, divergence of all exposures' flow, standard deviations from "
+                "Over the dates on which a figure is identified, and how many of "
+                f"{count(found.figures.sizes[DATE])} those are; interval: mean of the lower and of "
+                "the upper bounds. State: the factors' law. Distance: portfolio to benchmark. The "
+                "others are of the portfolio: directions that 252 returns see, curvature of the "
+                "principal plane, divergence of all exposures' flow, standard deviations from "
                 "the cloud of exposures, share of weight without a law.",
-                ("Figure", "Identified", "Median", "Least to most", "90% interval"),
+                ("Figure", "Dates", "Median", "Range", "90% interval"),
                 tuple(_summary(found, name, label) for name, label in names.items()),
             ),
             _by_date(found, paired=paired),
@@ -92,7 +93,7 @@ def _distance(found: Tracking) -> str:
 def _summary(found: Tracking, name: str, label: str) -> tuple[str, ...]:
     """Return one figure over the span."""
     kept = found.figures[name].where(found.ok[name]).dropna(DATE)
-    known = f"{count(kept.size)} of {count(found.figures.sizes[DATE])}"
+    known = count(kept.size)
     if not kept.size:
         return label, known, "n/a", "n/a", "n/a"
     values = kept.values
@@ -102,9 +103,9 @@ def _summary(found: Tracking, name: str, label: str) -> tuple[str, ...]:
     bounds = "n/a"
     if found.interval is not None and name in found.interval:
         lower, upper = found.interval[name].mean(DATE).values
-        bounds = interval(float(lower), float(upper), 3) if np.isfinite(lower) else "n/a"
-    ends = interval(float(values.min()), float(values.max()), 3)
-    return label, known, number(float(np.median(values)), 3), ends, bounds
+        bounds = interval(float(lower), float(upper), 2) if np.isfinite(lower) else "n/a"
+    ends = interval(float(values.min()), float(values.max()), 2)
+    return label, known, number(float(np.median(values)), 2), ends, bounds
 
 
 def _by_date(found: Tracking, *, paired: bool) -> Table:

@@ -175,8 +175,8 @@ def test_numbers_and_words_follow_the_results(page: str) -> None:
 def test_what_is_not_identified_is_not_printed(contents: GeometryContents) -> None:
     (found,) = (part for part in build_geometry(contents) if part.anchor == "tracking")
     summary = {row[0]: row[1:] for row in found.tables[0].rows}
-    assert summary["Curvature"][0] == "1 of 40"
-    assert summary["Distance"] == ("40 of 40", "1.250", "1.250 to 1.250", "1.125 to 1.375")
+    assert summary["Curvature"][0] == "1"
+    assert summary["Distance"] == ("40", "1.25", "1.25 to 1.25", "1.12 to 1.38")
     by_date = found.tables[1]
     place = by_date.header.index("Curvature")
     assert [row[place] for row in by_date.rows] == ["n/a"] * 9 + ["2.2"]
