@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from nfi_pyro.data.build import build_panel
     from nfi_pyro.data.checks.causality import CausalityReport, audit_causality
     from nfi_pyro.data.checks.quality import DropLedger, Finding, Inspection
+    from nfi_pyro.data.features.styles import BARRA_STYLES, barra_styles
     from nfi_pyro.data.features.technical import FeatureTable, alpha158
     from nfi_pyro.data.labels import describe_label, forward_return, relative_label, timeline
     from nfi_pyro.data.market.masks import trading_masks
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nfi_pyro.data.training.windows import Outcome, PanelBatch, PanelWindows
 
 __all__ = [
+    "BARRA_STYLES",
     "ArrayBlocks",
     "CausalityReport",
     "DateSplit",
@@ -50,6 +52,7 @@ __all__ = [
     "alpha158",
     "append_panel",
     "audit_causality",
+    "barra_styles",
     "build_panel",
     "check_panel",
     "describe_label",
@@ -84,6 +87,8 @@ _HOMES = {
     "alpha158": "features.technical",
     "append_panel": "store.append",
     "audit_causality": "checks.causality",
+    "BARRA_STYLES": "features.styles",
+    "barra_styles": "features.styles",
     "build_panel": "build",
     "CausalityReport": "checks.causality",
     "check_panel": "panel",
