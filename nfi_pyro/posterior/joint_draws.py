@@ -1,6 +1,8 @@
 """Joint draws of one date's returns: through shared factors, or through a Gaussian copula."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,23 @@ _POINTS = 769  # of the table, evenly spaced
 _ROWS = 512  # draws in hand at a time where each needs a number per asset
 _BLOCK = 16  # assets in hand at a time: their arrays stay in a core's cache
 _DRAWS = 100_000  # draws in hand at a time where each needs a number per shared normal
+
+
+class DrawnParts(NamedTuple):
+    """What some draws of a portfolio say of some assets and factors.
+
+    Attributes
+    ----------
+    places : ndarray of int, shape (place,)
+        Assets by position, then factors, counted on.
+    draws : ndarray of int, shape (draw,)
+    values : ndarray, shape (place, draw)
+        Decimal return of an asset, or a factor.
+    """
+
+    places: np.ndarray
+    draws: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -93,13 +112,57 @@ class FactorDraws:
         parts = np.stack([np.full(draws, loc), np.full(draws, variance)], axis=-1)
         edges = np.cumsum(weight, axis=1)[:, :-1].astype(np.float32)
         steps = np.stack([np.diff(own_loc), np.diff(own_variance)], axis=-1).astype(np.float32)
-        for start in range(0, draws, _ROWS):
-            rows = slice(start, min(start + _ROWS, draws))
-            uniform = generator.random((rows.stop - start, len(book)), dtype=np.float32)
+        for rows, uniform in _component_blocks(draws, len(book), generator):
             for place in range(edges.shape[1]):  # past an edge: the next component's moments
                 parts[rows] += (uniform > edges[:, place]).astype(np.float32) @ steps[:, place]
         noise = generator.standard_normal(draws)
         return parts[:, 0] + np.sqrt(np.maximum(parts[:, 1], 0.0)) * noise
+
+    def explain(
+        self,
+        weights: np.ndarray,
+        total: np.ndarray,
+        chosen: np.ndarray,
+        generator: np.random.Generator,
+    ) -> Iterator[DrawnParts]:
+        """Yield what chosen draws of `draw_portfolio` say of every asset and factor.
+
+        Given every asset's component, portfolio, assets and factors are jointly normal: the values
+        are their expectations given components and portfolio, whose noise is less than that of
+        draws. Weighted by the book, those of the assets add up to the portfolio's draw.
+
+        Parameters
+        ----------
+        weights : ndarray, shape (asset,)
+        total : ndarray, shape (draw,)
+            From `draw_portfolio`.
+        chosen : ndarray of bool, shape (draw,)
+        generator : Generator
+            As it was at that call: components are drawn again instead of kept.
+        """
+        held = np.flatnonzero(weights)
+        book, asset = weights[held], np.arange(len(held))
+        own_loc, own_variance = self.specific_loc[held], np.square(self.specific_scale[held])
+        edges = np.cumsum(self.weight[held], axis=1)[:, :-1].astype(np.float32)
+        joint = np.square(self.factor_scale) * (self.beta[held].T @ book)  # Cov(z, portfolio)
+        loc = np.concatenate([self.beta @ self.factor_loc + self.specific_mean, self.factor_loc])
+        slope = np.concatenate([self.beta @ joint, joint])
+        shared = self.beta[held] @ self.factor_loc
+        shared_variance = float((self.beta[held].T @ book) @ joint)
+        places = np.arange(len(loc))
+        for rows, uniform in _component_blocks(len(total), len(book), generator):
+            kept = np.flatnonzero(chosen[rows])
+            if not len(kept):
+                continue
+            which = (uniform[kept, :, None] > edges).sum(-1)
+            mean = (shared + own_loc[asset, which]).T
+            variance = own_variance[asset, which].T
+            spread = shared_variance + np.square(book) @ variance
+            gap = total[rows][kept] - book @ mean
+            score = np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0.0)
+            values = loc[:, None] + slope[:, None] * score
+            values[held] += mean - loc[held, None] + book[:, None] * variance * score
+            yield DrawnParts(places, rows.start + kept, values)
 
 
 @dataclass(frozen=True)
@@ -185,26 +248,80 @@ class CopulaDraws:
             rows = slice(start, min(start + _DRAWS, draws))
             shape = (self.loading.shape[1], rows.stop - start)
             shared = generator.standard_normal(shape, dtype=np.float32)
-            for first in range(0, len(held), _BLOCK):
-                chosen = held[first : first + _BLOCK]
-                total[rows] += weights[chosen] @ self._returns(chosen, shared, generator)
+            for assets in _asset_blocks(held):
+                noise = generator.standard_normal((len(assets), shape[1]), dtype=np.float32)
+                common = self._common(assets, shared)
+                total[rows] += weights[assets] @ self._returns(assets, common, noise)
         return total
 
-    def _returns(
-        self, chosen: np.ndarray, shared: np.ndarray, generator: np.random.Generator
-    ) -> np.ndarray:
-        """Return draws of the chosen assets, (asset, draw), given the shared normals, float32."""
-        loading = self.loading[chosen]
+    def explain(
+        self,
+        weights: np.ndarray,
+        total: np.ndarray,
+        chosen: np.ndarray,
+        generator: np.random.Generator,
+    ) -> Iterator[DrawnParts]:
+        """Yield what chosen draws of `draw_portfolio` say of every asset and column.
+
+        Values are the draws themselves; of assets without weight, which `draw_portfolio` leaves
+        out, draws given the same shared normals.
+
+        Parameters
+        ----------
+        weights, total, chosen, generator
+            As in `FactorDraws.explain`.
+        """
+        n_assets, n_columns = self.loading.shape
+        held, others = np.flatnonzero(weights), np.flatnonzero(weights == 0.0)
+        aside = generator.spawn(1)[0]  # the draws of the held assets must come as they came
+        for start in range(0, len(total), _DRAWS):
+            size = min(_DRAWS, len(total) - start)
+            shared = generator.standard_normal((n_columns, size), dtype=np.float32)
+            kept = np.flatnonzero(chosen[start : start + size])
+            draws, there = start + kept, shared[:, kept]
+            yield DrawnParts(n_assets + np.arange(n_columns), draws, there)
+            for assets in _asset_blocks(held):
+                noise = generator.standard_normal((len(assets), size), dtype=np.float32)
+                common = self._common(assets, shared)  # of all draws: rounded as it was
+                values = self._returns(assets, common[:, kept], noise[:, kept])
+                yield DrawnParts(assets, draws, values)
+            for assets in _asset_blocks(others):
+                noise = aside.standard_normal((len(assets), len(kept)), dtype=np.float32)
+                values = self._returns(assets, self._common(assets, there), noise)
+                yield DrawnParts(assets, draws, values)
+
+    def _common(self, assets: np.ndarray, shared: np.ndarray) -> np.ndarray:
+        """Return what the shared normals give the scores of some assets, (asset, draw), float32."""
+        common: np.ndarray = self.loading[assets].astype(np.float32) @ shared
+        return common
+
+    def _returns(self, assets: np.ndarray, common: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Return draws of some assets, (asset, draw), from the parts of their scores, float32."""
+        loading = self.loading[assets]
         own = np.sqrt(np.maximum(1.0 - np.square(loading).sum(1), 0.0)).astype(np.float32)
-        noise = generator.standard_normal((len(chosen), shared.shape[1]), dtype=np.float32)
-        place = loading.astype(np.float32) @ shared + own[:, None] * noise
+        place = common + own[:, None] * noise
         place = (place + np.float32(_REACH)) * np.float32((_POINTS - 1) / (2.0 * _REACH))
         left = np.clip(place.astype(np.int32), 0, _POINTS - 2)
         share = place - left
-        for row, asset in enumerate(chosen):
+        for row, asset in enumerate(assets):
             table = self.table[asset].astype(np.float32)
             share[row] = table[left[row]] + share[row] * np.diff(table)[left[row]]
         return share
+
+
+def _component_blocks(
+    draws: int, n_assets: int, generator: np.random.Generator
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield draws in hand, and the uniforms (draw, asset) that choose each asset's component."""
+    for start in range(0, draws, _ROWS):
+        rows = slice(start, min(start + _ROWS, draws))
+        yield rows, generator.random((rows.stop - start, n_assets), dtype=np.float32)
+
+
+def _asset_blocks(assets: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield assets in hand."""
+    for first in range(0, len(assets), _BLOCK):
+        yield assets[first : first + _BLOCK]
 
 
 def _quantile_table(weight: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:

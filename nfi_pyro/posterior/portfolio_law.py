@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.special import ndtri
 
 from nfi_pyro.errors import SpecError, WeightsError, name_places
+from nfi_pyro.posterior.covariance import LowRankCovariance
 from nfi_pyro.posterior.joint_draws import CopulaDraws, FactorDraws
 
 Weights = Mapping[str, float] | pd.Series | xr.DataArray
@@ -79,6 +80,13 @@ class PortfolioLaw:
     def exposure(self) -> np.ndarray:
         """Portfolio exposure to each factor, shape (factor,)."""
         return self.beta.T @ self.weights
+
+    @property
+    def covariance(self) -> LowRankCovariance:
+        """Covariance of the assets, as in `ReturnForecast.covariance`."""
+        return LowRankCovariance(
+            self.assets, self.beta * self.factor_scale, self.specific_variances
+        )
 
     @property
     def factor_variance(self) -> float:
