@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from nfi_pyro.commands.run_directory import RunDirectory
+from nfi_pyro.posterior.intervals import attained_level
 from nfi_pyro.posterior.members import draw_fits
 from nfi_pyro.svi.protocol import head_posterior
 from nfi_pyro.svi.trained import SVIFit
 
-DRAWS = 8
+DRAWS = 19  # the fewest whose interval holds 90 percent
 RESTARTS, POSTERIOR, NONE = "restarts", "draws", "none"
 
 
@@ -41,12 +42,16 @@ def members_of(folder: RunDirectory, fit: SVIFit, *, seed: int = 0) -> RunMember
     if len(restarts) > 1:
         fits = (fit, *(member.load_fit() for member in restarts[1:]))
         about = (
-            f"Intervals span 90% of {len(fits)} restarts, the run among them: how much other seeds "
-            "change a figure. They are no posterior."
+            f"Intervals are of {len(fits)} restarts, the run among them; one more would fall "
+            f"inside with probability {attained_level(len(fits)):.0%}. They say how much other "
+            "seeds change a figure, and are no posterior."
         )
         return RunMembers(fits, RESTARTS, about)
     if head_posterior(fit.model) is not None:
-        about = f"Intervals span 90% of {DRAWS} draws of the last layers from their posterior."
+        about = (
+            f"Intervals hold {attained_level(DRAWS):.0%}, from {DRAWS} draws of the last layers; "
+            "what is before them is held."
+        )
         return RunMembers(draw_fits(fit, draws=DRAWS, seed=seed), POSTERIOR, about)
     return RunMembers(
         (),

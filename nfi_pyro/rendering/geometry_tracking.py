@@ -39,7 +39,7 @@ def tracking(contents: GeometryContents) -> Section | None:
         figures=(
             Drawing(
                 tracking_series(found, paired=paired),
-                "Figures by date, where they are identified. Band: 90% interval of the figure, "
+                "Figures by date, where they are identified. Band: interval of the figure, "
                 "where the run has one; for crowding two standard errors of its regression. "
                 "Distances and ranks have no unit.",
             ),
@@ -52,7 +52,7 @@ def tracking(contents: GeometryContents) -> Section | None:
                 "others are of the portfolio: directions that 252 returns see, curvature of the "
                 "principal plane, divergence of all exposures' flow, standard deviations from "
                 "the cloud of exposures, share of weight without a law.",
-                ("Figure", "Dates", "Median", "Range", "90% interval"),
+                ("Figure", "Dates", "Median", "Range", "Interval"),
                 tuple(_summary(found, name, label) for name, label in names.items()),
             ),
             _by_date(found, paired=paired),

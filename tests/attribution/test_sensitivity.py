@@ -12,13 +12,13 @@ import xarray as xr
 from torch.func import hessian, jacrev, vmap
 
 from nfi_pyro.attribution.dated_laws import FixedFeatureLaw, dated_laws
-from nfi_pyro.attribution.intervals import factors_comparable, interval_over
 from nfi_pyro.attribution.sensitivity import sensitivity, target_derivatives
 from nfi_pyro.attribution.targets import TARGETS, Target
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.errors import ShapeError, SpecError
 from nfi_pyro.nets.jets import Jet
 from nfi_pyro.posterior import PricingLaw, draw_fits, forecast, pricing_law
+from nfi_pyro.posterior.intervals import factors_comparable, interval_over
 from tests.attribution.small_fits import MODELS, PRICING, small_fit, small_panel
 
 DAY = 40
@@ -175,8 +175,9 @@ def test_draws_of_a_fit_have_a_posterior_interval() -> None:
     found = sensitivity(draws, small_panel(), dates=SPAN)
     assert found["jacobian"].dims == ("chain", "date", "asset", "factor")
     bounds = interval_over(found)
-    ends = np.quantile(found["jacobian"].values, [0.05, 0.95], axis=0)
-    np.testing.assert_allclose(bounds["jacobian"], ends)
+    values = found["jacobian"].values
+    np.testing.assert_allclose(bounds["jacobian"], np.stack([values.min(0), values.max(0)]))
+    assert bounds.attrs["level"] == 6.0 / 8.0  # of 7 draws: their range
     assert float((bounds["jacobian"][1] - bounds["jacobian"][0]).min()) > 0.0
     assert factors_comparable(draws)
     restarts = (small_fit("nfi"), small_fit("nfi", seed=4))
@@ -186,6 +187,18 @@ def test_draws_of_a_fit_have_a_posterior_interval() -> None:
         interval_over(sensitivity(fit, small_panel(), dates=SPAN))
     with pytest.raises(SpecError, match="level must lie strictly between 0 and 1; got 1"):
         interval_over(found, level=1.0)
+
+
+@pytest.mark.parametrize("count", [5, 19, 60])
+def test_an_interval_holds_one_more_draw_as_often_as_it_says(count: int) -> None:
+    """The sample quantiles of 5 draws, which claim 90 percent, hold 0.6."""
+    drawn = np.random.default_rng(count).normal(size=(20_000, count + 1))
+    found = xr.DataArray(drawn[:, 1:], dims=("case", "chain"))
+    lower, upper = interval_over(found)
+    share = float(((drawn[:, 0] > lower) & (drawn[:, 0] < upper)).mean())
+    level = interval_over(found).attrs["level"]
+    assert level == min(0.9, (count - 1) / (count + 1))
+    assert abs(share - level) < 4.0 * np.sqrt(level * (1.0 - level) / 20_000)
 
 
 # ---- bad input -----------------------------------------------------------------------------------

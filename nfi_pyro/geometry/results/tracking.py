@@ -40,7 +40,7 @@ class Tracking:
         What `interval` is made from, or why there is none. The spread of restarts is no
         posterior; that of a fit's draws is.
     level : float
-        Share of fits between the bounds.
+        Probability that one more fit is between the bounds, see `interval_over`.
     precision : DataArray, shape ([chain], factor, factor_other)
         Lambda, the same on all dates.
     precision_source : str

@@ -18,6 +18,7 @@ from nfi_pyro.geometry.tracking.regime import regime_shifts
 from nfi_pyro.geometry.tracking.tracked_books import BOOKS, Book
 from nfi_pyro.geometry.tracking.tracked_fit import Figures, TrackedFit, track_fit
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
+from nfi_pyro.posterior.intervals import attained_level, interval_over
 from nfi_pyro.posterior.portfolio_law import Weights
 from nfi_pyro.posterior.return_forecast import ReturnForecast
 
@@ -213,11 +214,8 @@ def _label(
         variable.attrs["units"] = UNITS.get(str(name), "1")
     interval, words = None, "none: one fit was given, which says nothing of its own error"
     if several and len(fits) > 1:
-        bounds = [0.5 - 0.5 * LEVEL, 0.5 + 0.5 * LEVEL]
         enough = ok.sum(CHAIN) >= 2
-        held = figures.where(ok).where(enough, 0.0)
-        spread = held.quantile(bounds, dim=CHAIN, skipna=True).where(enough)
-        interval = spread.rename(quantile="bound").assign_coords(bound=["lower", "upper"])
+        interval = interval_over(figures.where(ok), level=LEVEL).where(enough)
         words = f"spread over {len(fits)} fits"
     factors = list(fits[0].factors)
     labels = {FACTOR: factors, FACTOR_OTHER: factors}
@@ -232,7 +230,7 @@ def _label(
         ),
         interval=interval,
         interval_source=words,
-        level=LEVEL,
+        level=attained_level(len(fits), LEVEL) if several else LEVEL,
         precision=xr.DataArray(
             stack([fit.precision for fit in fits]), labels, (*dims, FACTOR, FACTOR_OTHER)
         ),
