@@ -1,7 +1,7 @@
 """Forecasts whose law is known by construction, and the exact tails of small books under it."""
 
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -32,7 +32,11 @@ def make_forecast(
     weight = rng.dirichlet(np.full(n_components, 3.0), size=shape[:2])
     own_loc = rng.normal(0.0, 0.01, shape)
     own_scale = rng.uniform(0.005, 0.04, shape)
-    variables = {"weight": (PARTS, weight), "loc": (PARTS, own_loc), "scale": (PARTS, own_scale)}
+    variables: dict[str, Any] = {
+        "weight": (PARTS, weight),
+        "loc": (PARTS, own_loc),
+        "scale": (PARTS, own_scale),
+    }
     names = {"column": ["market", *(f"x{k}" for k in range(1, n_factors))]}
     by_date = {}
     if dependence == "copula":

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfi_pyro.attribution.coupling_products import product_factor
+from nfi_pyro.attribution.couplings.coupling_products import product_factor
 from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.explained import ExplainedDate, open_explained
+from nfi_pyro.attribution.networks.explained import ExplainedDate, open_explained
 from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel

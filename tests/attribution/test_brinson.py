@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from nfi_pyro.attribution.brinson import Interaction, Method, add_trading, brinson
-from nfi_pyro.attribution.brinson_draws import summarise_effects
-from nfi_pyro.attribution.linking import link_effects, link_geometric
 from nfi_pyro.attribution.results.brinson import BrinsonAttribution
+from nfi_pyro.attribution.returns.brinson import Interaction, Method, add_trading, brinson
+from nfi_pyro.attribution.returns.brinson_draws import summarise_effects
+from nfi_pyro.attribution.returns.linking import link_effects, link_geometric
 from nfi_pyro.errors import ShapeError, SpecError
 from tests.attribution.brinson_maker import MARKETS, bacon, days, frame, random_books
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nfi_pyro.attribution.brinson import brinson
+from nfi_pyro.attribution.returns.brinson import brinson
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError
 from tests.attribution.brinson_maker import random_books
 

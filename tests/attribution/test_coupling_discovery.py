@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from nfi_pyro.attribution.coupling_mining import mine_couplings
+from nfi_pyro.attribution.couplings.coupling_mining import mine_couplings
 from nfi_pyro.attribution.results.coupling import MinedCouplings
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.svi import SVIFit

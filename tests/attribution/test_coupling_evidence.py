@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import false_discovery_control
 from statsmodels.stats.multitest import multipletests
 
-from nfi_pyro.attribution.coupling_evidence import (
+from nfi_pyro.attribution.couplings.coupling_evidence import (
     DateTerms,
     PooledTerms,
     flip_p_values,
@@ -15,7 +15,7 @@ from nfi_pyro.attribution.coupling_evidence import (
     pool_dates,
     weigh_date,
 )
-from nfi_pyro.attribution.coupling_products import standardise
+from nfi_pyro.attribution.couplings.coupling_products import standardise
 
 PAIRS = np.array([[0, 1], [0, 2], [1, 2]])
 Label = Callable[[np.ndarray, np.random.Generator], np.ndarray]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from nfi_pyro.attribution.coupling import ZeroHessianWarning, coupling_scores
-from nfi_pyro.attribution.coupling_mining import mine_couplings
-from nfi_pyro.attribution.coupling_products import product_factor
-from nfi_pyro.attribution.friedman import friedman_h_squared
+from nfi_pyro.attribution.couplings.coupling import ZeroHessianWarning, coupling_scores
+from nfi_pyro.attribution.couplings.coupling_mining import mine_couplings
+from nfi_pyro.attribution.couplings.coupling_products import product_factor
+from nfi_pyro.attribution.couplings.friedman import friedman_h_squared
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.ranking import rank_correlation
 from nfi_pyro.diagnostics.scores import hac_standard_error, newey_west_lags

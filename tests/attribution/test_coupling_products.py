@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nfi_pyro.attribution.coupling_products import product_factor
+from nfi_pyro.attribution.couplings.coupling_products import product_factor
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.errors import ShapeError, SpecError
 from tests.attribution.coupling_laws import simulate

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from nfi_pyro.attribution.coupling import ZeroHessianWarning, coupling_scores, law_coupling
+from nfi_pyro.attribution.couplings.coupling import (
+    ZeroHessianWarning,
+    coupling_scores,
+    law_coupling,
+)
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.diagnostics.block_bootstrap import draw_block_counts
 from nfi_pyro.errors import SpecError, SplitError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nfi_pyro.attribution.friedman import friedman_h_squared
+from nfi_pyro.attribution.couplings.friedman import friedman_h_squared
 from nfi_pyro.errors import SpecError
 from tests.attribution.coupling_laws import draw, make_law
 

@@ -10,16 +10,16 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.explained import ExplainedDate, open_explained, wide_model
-from nfi_pyro.attribution.explained_books import ExplainedBook
-from nfi_pyro.attribution.gradcam import factor_gradcam, factor_heat, lag_gradcam
-from nfi_pyro.attribution.gradcam_sanity import forecast_layers, gradcam_sanity
+from nfi_pyro.attribution.networks.explained import ExplainedDate, open_explained, wide_model
+from nfi_pyro.attribution.networks.gradcam import factor_gradcam, factor_heat, lag_gradcam
+from nfi_pyro.attribution.networks.gradcam_sanity import forecast_layers, gradcam_sanity
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.distributions.mixture import MixtureOfNormals
 from nfi_pyro.errors import ShapeError, SpecError, SplitError, WeightsError
 from nfi_pyro.nets.jets import SMOOTH
 from nfi_pyro.portfolio.risk import portfolio_risk
 from nfi_pyro.posterior import forecast, pricing_law
+from nfi_pyro.posterior.dated_weights import DatedWeights
 from nfi_pyro.svi import SVIFit
 from tests.attribution.explained_maker import (
     DATES,
@@ -370,13 +370,15 @@ def test_weights_by_date(fits: Any, panel: Panel) -> None:
         fit, panel, weights=table[DAY].drop_vars("date"), dates=day_of(panel), relu=False
     )
     np.testing.assert_allclose(whole.heat.values[DAY], day.heat.values[0], rtol=1e-12)
-    with pytest.raises(SpecError, match="must be given for every date that is explained"):
+    with pytest.raises(SpecError, match="must be given for every date that is visited"):
         factor_gradcam(fit, panel, weights=table[3:])
     with pytest.raises(SpecError, match="dates of weights must be unique"):
         factor_gradcam(fit, panel, weights=table[[0, *range(shape[0])]])
     with pytest.raises(ShapeError, match="must have dimensions date and asset"):
         factor_gradcam(fit, panel, weights=table.expand_dims("book"))
-    with pytest.raises(WeightsError, match="must hold one that is not 0; got none on 2010-01-06"):
+    with pytest.raises(
+        WeightsError, match="must hold a weight that is not 0; got none on 2010-01-06"
+    ):
         factor_gradcam(fit, panel, weights=table.where(table["date"] != table["date"][2], 0.0))
 
 
@@ -388,7 +390,7 @@ def test_a_fit_is_left_as_it_was(fits: Any, panel: Panel) -> None:
     for name, value in fit.model.state_dict().items():
         assert torch.equal(value, before[name]), name
     opened, model = open_explained(fit, panel, day_of(panel)), wide_model(fit)
-    factor_heat(opened, ExplainedBook(None, opened.dates, opened.assets), "mean", model)
+    factor_heat(opened, DatedWeights(None, opened.dates, opened.assets), "mean", model)
     for module in (*fit.model.modules(), *model.modules()):
         assert not module._forward_hooks
     assert all(parameter.requires_grad for parameter in fit.model.parameters())
@@ -420,7 +422,7 @@ def test_wrong_options_are_refused(fits: Any, panel: Panel) -> None:
         factor_gradcam(replace(fit, copula=None), panel, target="standard_deviation")
     with pytest.raises(WeightsError, match="weights must name assets of the forecast; got unknown"):
         factor_gradcam(fit, panel, weights="nobody")
-    with pytest.raises(WeightsError, match="must hold one that is not 0"):
+    with pytest.raises(WeightsError, match="must hold a weight that is not 0"):
         factor_gradcam(fit, panel, weights={"A000": 0.0})
     with pytest.raises(SplitError, match="must hold a date with a full window"):
         factor_gradcam(fit, panel, dates=("1999-01-04", "1999-01-05"))

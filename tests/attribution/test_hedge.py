@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from nfi_pyro.attribution.hedge import factor_hedge, hedge_with_assets
+from nfi_pyro.attribution.risk.hedge import factor_hedge, hedge_with_assets
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError
 from nfi_pyro.posterior import ReturnForecast
 from tests.attribution.contribution_maker import DATES, make_forecast
@@ -113,7 +113,7 @@ def test_a_regimes_law_is_the_mixture_of_its_dates(forecast: ReturnForecast) -> 
 
 
 def test_no_other_sale_leaves_less_variance(forecast: ReturnForecast) -> None:
-    regimes = dict.fromkeys(DAYS, "all")
+    regimes: dict[Any, object] = dict.fromkeys(DAYS, "all")
     found = factor_hedge(forecast, BOOK, factors=["z0", "z2"], regimes=regimes)
     _, covariance = moments(forecast, [0, 1, 2])
     exposure, hedge = found.exposure[0].to_numpy(), found.hedge[0, 0].to_numpy()
@@ -255,7 +255,7 @@ def test_a_book_must_have_a_forecast_and_a_weight(forecast: ReturnForecast) -> N
     with pytest.raises(WeightsError, match=r"must have a forecast on the date; got none for A4"):
         factor_hedge(forecast, {"A4": 1.0}, dates=DAYS)
     with pytest.raises(
-        WeightsError, match=r"weights must hold one that is not 0; got none on 2021"
+        WeightsError, match=r"weights must hold a weight that is not 0; got none on 2021"
     ):
         factor_hedge(forecast, {"A0": 0.0})
     with pytest.raises(WeightsError, match=r"must have a weight that is not zero"):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from nfi_pyro.attribution.explained import wide_model
-from nfi_pyro.attribution.integrated_gradients import IntegrationPath, integrated_gradients
+from nfi_pyro.attribution.networks.explained import wide_model
+from nfi_pyro.attribution.networks.integrated_gradients import IntegrationPath, integrated_gradients
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.training.windows import PanelBatch
 from nfi_pyro.errors import SpecError, WeightsError
@@ -234,7 +234,7 @@ def test_memory_is_bounded_without_a_trace(
 ) -> None:
     fit = fits("nfi")
     one = integrated_gradients(fit, panel, dates=day_of(panel))
-    monkeypatch.setattr("nfi_pyro.attribution.integrated_gradients._ROWS", 3)
+    monkeypatch.setattr("nfi_pyro.attribution.networks.integrated_gradients._ROWS", 3)
     two = integrated_gradients(fit, panel, dates=day_of(panel))
     np.testing.assert_allclose(two.attribution.values, one.attribution.values, rtol=1e-10)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfi_pyro.attribution.sensitivity import sensitivity
+from nfi_pyro.attribution.sensitivities.sensitivity import sensitivity
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel
 from nfi_pyro.distributions.heads import HeadSpec
@@ -46,7 +46,7 @@ def planted(panel: Panel, seed: int) -> tuple[Panel, np.ndarray]:
     truth = MixturePricing(SPEC, seed=1000 + seed).double()
     assert truth.heads is not None
     layers = dict(truth.named_parameters())
-    beta = torch.from_numpy(panel["features"].values).double()
+    beta = torch.from_numpy(np.nan_to_num(panel["features"].values)).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         draw = truth.heads.draw_prior(1, seed=100 + seed)[0]

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from nfi_pyro.attribution.brinson import brinson
-from nfi_pyro.attribution.linking import Linker, link_effects, link_geometric
 from nfi_pyro.attribution.results.brinson import LinkedEffects
+from nfi_pyro.attribution.returns.brinson import brinson
+from nfi_pyro.attribution.returns.linking import Linker, link_effects, link_geometric
 from nfi_pyro.errors import ShapeError, SpecError
 from tests.attribution.brinson_maker import MARKETS, bacon, days, random_books
 

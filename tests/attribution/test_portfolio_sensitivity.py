@@ -8,14 +8,14 @@ import pytest
 import torch
 import xarray as xr
 
-from nfi_pyro.attribution.dated_laws import dated_laws
-from nfi_pyro.attribution.portfolio_sensitivity import (
+from nfi_pyro.attribution.sensitivities.dated_laws import dated_laws
+from nfi_pyro.attribution.sensitivities.portfolio_sensitivity import (
     OF_A_BOOK,
     book_derivatives,
     portfolio_sensitivity,
 )
-from nfi_pyro.attribution.shifts import exposure_shift
-from nfi_pyro.attribution.targets import Target
+from nfi_pyro.attribution.sensitivities.shifts import exposure_shift
+from nfi_pyro.attribution.sensitivities.targets import Target
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError
 from nfi_pyro.posterior import PricingLaw, forecast
 from tests.attribution.small_fits import MODELS, small_fit, small_panel

@@ -12,8 +12,8 @@ import xarray as xr
 from scipy.stats import binom
 from skfolio.attribution import realized_factor_attribution
 
-from nfi_pyro.attribution.realised import ByPosterior, ByRegression, realised_attribution
 from nfi_pyro.attribution.results.realised import RealisedAttribution
+from nfi_pyro.attribution.returns.realised import ByPosterior, ByRegression, realised_attribution
 from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel

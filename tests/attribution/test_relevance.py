@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.explained import ExplainedDate, wide_model
-from nfi_pyro.attribution.relevance import layer_relevance
-from nfi_pyro.attribution.relevance_gru import trace_gru
-from nfi_pyro.attribution.relevance_networks import LAYERS, share_date
-from nfi_pyro.attribution.relevance_rules import RelevanceRule
+from nfi_pyro.attribution.networks.explained import ExplainedDate, wide_model
+from nfi_pyro.attribution.networks.relevance import layer_relevance
+from nfi_pyro.attribution.networks.relevance_gru import trace_gru
+from nfi_pyro.attribution.networks.relevance_networks import LAYERS, share_date
+from nfi_pyro.attribution.networks.relevance_rules import RelevanceRule
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.errors import SpecError, SplitError, WeightsError
 from nfi_pyro.nets.jets import SMOOTH

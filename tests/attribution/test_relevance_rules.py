@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.relevance_rules import (
+from nfi_pyro.attribution.networks.relevance_rules import (
     RelevanceRule,
     Term,
     share_activation,

@@ -11,14 +11,14 @@ from scipy.stats import norm
 from skfolio.attribution import predicted_factor_attribution
 
 from nfi_pyro.attribution.results.contributions import RiskContributions
-from nfi_pyro.attribution.risk_contributions import (
+from nfi_pyro.attribution.risk.risk_contributions import (
     MEASURES,
     linear_risk_contributions,
     risk_contributions,
 )
-from nfi_pyro.attribution.risk_slopes import RiskSlopes
-from nfi_pyro.attribution.sharpe_contributions import sharpe_contributions
-from nfi_pyro.attribution.tail_contributions import sampled_tail_slopes
+from nfi_pyro.attribution.risk.risk_slopes import RiskSlopes
+from nfi_pyro.attribution.risk.sharpe_contributions import sharpe_contributions
+from nfi_pyro.attribution.risk.tail_contributions import sampled_tail_slopes
 from nfi_pyro.errors import SpecError, WeightsError
 from nfi_pyro.linear_factor import (
     LinearRiskModel,
@@ -37,7 +37,7 @@ BOOKS: list[dict[str, float]] = [
     {"A0": 0.2, "A1": 0.3, "A2": 0.1, "A5": 0.4},
     {"A0": 1.5, "A3": -0.9, "A6": 0.4},  # leverage and a short
 ]
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "gaussian": {"n_components": 1},
     "mixture": {"n_components": 2},
     "copula": {"n_components": 2, "dependence": "copula"},
@@ -45,7 +45,7 @@ KINDS = {
 
 
 def make(kind: str, **changes: Any) -> ReturnForecast:
-    return make_forecast(**(KINDS[kind] | changes))  # type: ignore[arg-type]
+    return make_forecast(**(KINDS[kind] | changes))
 
 
 def contributions_of(forecast: ReturnForecast, book: Any, **options: Any) -> RiskContributions:
@@ -301,7 +301,7 @@ def compare_with_skfolio(
 ) -> None:
     risk = found.contribution.sel(measure=measure, part="risk")
     shared, own = risk[:, :-1], risk[:, -1]
-    exact = {"rtol": 0, "atol": 1e-12}
+    exact: Any = {"rtol": 0, "atol": 1e-12}
     assert float(found.value[0]) == pytest.approx(theirs.total.vol, abs=1e-12)
     np.testing.assert_allclose(shared.sum("asset"), theirs.factors.vol_contrib, **exact)
     assert float(shared.sum()) == pytest.approx(theirs.systematic.vol_contrib, abs=1e-12)
@@ -328,7 +328,7 @@ def test_a_linear_forecast_agrees_with_skfolio() -> None:
     )
     compare_with_skfolio(found, theirs)
     expected = -found.contribution.sel(measure="value_at_risk", part="expected")
-    exact = {"rtol": 0, "atol": 1e-14}
+    exact: Any = {"rtol": 0, "atol": 1e-14}
     np.testing.assert_allclose(expected[:, :-1].sum("asset"), theirs.factors.mu_contrib, **exact)
     np.testing.assert_allclose(expected.sum("source"), theirs.assets.mu_contrib, **exact)
     np.testing.assert_allclose(expected[:, :-1], theirs.asset_by_factor_contrib.mu_contrib, **exact)
@@ -431,10 +431,10 @@ def test_slopes_of_the_sharpe_ratio_are_slopes() -> None:
     gaussian = make("gaussian")
     found = sharpe_contributions(gaussian, BOOKS[1])
     for factor in range(3):
-        up, down = (scale_factor(gaussian, factor, 1.0 + sign * 1e-6) for sign in (1, -1))
-        slope = up.mean / up.standard_deviation - down.mean / down.standard_deviation
-        own = found.by_source.isel(source=factor)
-        product = float(own["marginal"] * own["exposure"])
+        above, below = (scale_factor(gaussian, factor, 1.0 + sign * 1e-6) for sign in (1, -1))
+        slope = above.mean / above.standard_deviation - below.mean / below.standard_deviation
+        source = found.by_source.isel(source=factor)
+        product = float(source["marginal"] * source["exposure"])
         assert product == pytest.approx(slope / 2e-6, rel=1e-6, abs=1e-9)
 
 

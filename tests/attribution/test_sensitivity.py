@@ -11,9 +11,9 @@ import torch
 import xarray as xr
 from torch.func import hessian, jacrev, vmap
 
-from nfi_pyro.attribution.dated_laws import FixedFeatureLaw, dated_laws
-from nfi_pyro.attribution.sensitivity import sensitivity, target_derivatives
-from nfi_pyro.attribution.targets import TARGETS, Target
+from nfi_pyro.attribution.sensitivities.dated_laws import FixedFeatureLaw, dated_laws
+from nfi_pyro.attribution.sensitivities.sensitivity import sensitivity, target_derivatives
+from nfi_pyro.attribution.sensitivities.targets import TARGETS, Target
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.errors import ShapeError, SpecError
 from nfi_pyro.nets.jets import Jet

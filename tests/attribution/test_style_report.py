@@ -12,8 +12,8 @@ import statsmodels.api as sm
 import xarray as xr
 
 from nfi_pyro.attribution.results.styles import StyleReport
-from nfi_pyro.attribution.style_report import style_report
-from nfi_pyro.attribution.style_returns import regress_line
+from nfi_pyro.attribution.styles.style_report import style_report
+from nfi_pyro.attribution.styles.style_returns import regress_line
 from nfi_pyro.data import BARRA_STYLES, barra_styles, forward_return, read_prices
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError
 

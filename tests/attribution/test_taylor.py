@@ -9,9 +9,9 @@ import pytest
 import torch
 import xarray as xr
 
-from nfi_pyro.attribution.dated_laws import dated_laws
-from nfi_pyro.attribution.targets import TARGETS, Target
-from nfi_pyro.attribution.taylor import _expand, taylor_attribution, taylor_book
+from nfi_pyro.attribution.sensitivities.dated_laws import dated_laws
+from nfi_pyro.attribution.sensitivities.targets import TARGETS, Target
+from nfi_pyro.attribution.sensitivities.taylor import _expand, taylor_attribution, taylor_book
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError
 from nfi_pyro.nets.jets import Jet

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nfi_pyro.attribution.results.contributions import WeightAttribution
-from nfi_pyro.attribution.risk_contributions import risk_contributions
-from nfi_pyro.attribution.weight_attribution import TARGETS, weight_attribution
+from nfi_pyro.attribution.risk.risk_contributions import risk_contributions
+from nfi_pyro.attribution.risk.weight_attribution import TARGETS, weight_attribution
 from nfi_pyro.errors import SpecError, WeightsError
 from nfi_pyro.posterior import ReturnForecast
 from tests.attribution.contribution_maker import exact_tail, make_forecast

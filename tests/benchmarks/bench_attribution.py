@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.func import hessian, jacrev, vmap
 
-from nfi_pyro.attribution.sensitivity import target_derivatives
-from nfi_pyro.attribution.targets import Target
+from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives
+from nfi_pyro.attribution.sensitivities.targets import Target
 from tests.benchmarks.laws import N_ASSETS, make_law
 from tests.benchmarks.timing import interleave, ratio
 

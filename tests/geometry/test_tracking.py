@@ -301,10 +301,13 @@ def test_bad_books_are_refused_by_name(laws) -> None:
         tracked({"B7": 1.0})
     with pytest.raises(WeightsError, match="weights must be finite numbers; got others at A3"):
         tracked({"A3": np.inf})
-    with pytest.raises(WeightsError, match="the portfolio must have a weight that is not 0"):
+    with pytest.raises(WeightsError, match="the portfolio must hold a weight that is not 0"):
         tracked({"A3": 0.0})
     table = xr.DataArray(np.ones((DATES, 2)), {"date": DAYS, "asset": NAMES[:2]}, ("date", "asset"))
-    with pytest.raises(SpecError, match="weights on every date; got none on 2024-01-04"):
+    with pytest.raises(
+        SpecError,
+        match="the portfolio must be given for every date that is visited; got none on 2024-01-04",
+    ):
         tracked(table.drop_sel(date=DAYS[2]))
     with pytest.raises(WeightsError, match="weights must be finite numbers; got others at A1"):
         tracked(table.where((table["date"] != DAYS[1]) | (table["asset"] != "A1")))

@@ -16,7 +16,8 @@ from nfi_pyro.geometry.crowding.crowding import ALL_FACTORS, PLANE, crowding_flo
 from nfi_pyro.geometry.fisher.checked_law import OUTSIDE
 from nfi_pyro.geometry.fisher.cloud import Cloud, cloud_of
 from nfi_pyro.geometry.manifold import FisherManifold
-from nfi_pyro.geometry.tracking.tracked_books import BOOKS, Book, BookExposure
+from nfi_pyro.geometry.tracking.tracked_books import BOOKS, BookExposure, book_exposure
+from nfi_pyro.posterior.dated_weights import DatedWeights
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
 
 MAX_UNCOVERED = 0.05
@@ -61,7 +62,7 @@ def track_fit(
     laws: Iterable[PricingLaw],
     dates: np.ndarray,
     assets: np.ndarray,
-    books: Sequence[Book],
+    books: Sequence[DatedWeights],
     background: Tensor | None,
     *,
     eps: float,
@@ -75,7 +76,7 @@ def track_fit(
         Of one fit, as in `track`; laws before the first of `dates` are for the flow alone.
     dates, assets : ndarray
         Of its forecast.
-    books : sequence of Book
+    books : sequence of DatedWeights
         Portfolio and benchmark.
 
     Raises
@@ -98,7 +99,7 @@ def track_fit(
         _require_date(law, dates, len(rows))
         if precision is None and len(places):
             precision = cloud_of(law.beta).precision
-        found = [book.exposure(law, len(rows), places) for book in books]
+        found = [book_exposure(book, law, len(rows), places) for book in books]
         row = {"n_assets": (float(len(places)), True)}
         row |= {
             f"{name}_uncovered": (one.uncovered, True)

@@ -15,8 +15,9 @@ from nfi_pyro.geometry.results.tracking import Tracking
 from nfi_pyro.geometry.states.state_checks import FACTOR_OTHER
 from nfi_pyro.geometry.states.states import factor_states, state_distances
 from nfi_pyro.geometry.tracking.regime import regime_shifts
-from nfi_pyro.geometry.tracking.tracked_books import BOOKS, Book
+from nfi_pyro.geometry.tracking.tracked_books import BOOKS
 from nfi_pyro.geometry.tracking.tracked_fit import Figures, TrackedFit, track_fit
+from nfi_pyro.posterior.dated_weights import DatedWeights
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
 from nfi_pyro.posterior.intervals import attained_level, interval_over
 from nfi_pyro.posterior.portfolio_law import Weights
@@ -105,7 +106,10 @@ def track(
     )
     dates = members[0].data[DATE].to_numpy()
     assets = members[0].data[ASSET].to_numpy()
-    books = (Book(portfolio, dates, assets, BOOKS[0]), Book(benchmark, dates, assets, BOOKS[1]))
+    books = tuple(
+        DatedWeights(held, dates, assets, f"the {name}")
+        for name, held in zip(BOOKS, (portfolio, benchmark), strict=True)
+    )
     states, shifts = _states(members, dates, alarm)
     fits = [
         track_fit(one, dates, assets, books, cloud, eps=eps, instrument_lag=instrument_lag)

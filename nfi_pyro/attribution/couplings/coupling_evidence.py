@@ -35,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from nfi_pyro.attribution.coupling_products import (
+from nfi_pyro.attribution.couplings.coupling_products import (
     SPARE_ASSETS,
     is_more_than_rounding,
     standardise,

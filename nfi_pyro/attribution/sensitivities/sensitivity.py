@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 import torch
 import xarray as xr
 
-from nfi_pyro.attribution.dated_laws import FixedFeatureLaw, dated_laws
-from nfi_pyro.attribution.dated_tables import DatedTables
-from nfi_pyro.attribution.explained import check_fits, join_chains
-from nfi_pyro.attribution.targets import Target, TargetJets, chain_target
+from nfi_pyro.attribution.networks.explained import check_fits, join_chains
+from nfi_pyro.attribution.sensitivities.dated_laws import FixedFeatureLaw, dated_laws
+from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
+from nfi_pyro.attribution.sensitivities.targets import Target, TargetJets, chain_target
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET
 from nfi_pyro.errors import SpecError

@@ -21,7 +21,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.coupling import PAIR, pair_coords
+from nfi_pyro.attribution.couplings.coupling import PAIR, pair_coords
 from nfi_pyro.diagnostics.dim_checks import require_options
 from nfi_pyro.errors import SpecError, name_places
 from nfi_pyro.posterior.exposure_pricing import PricingLaw

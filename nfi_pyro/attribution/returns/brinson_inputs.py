@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nfi_pyro.attribution.brinson_draws import DRAW_DIMS
 from nfi_pyro.attribution.results.brinson import TRADING, UNALLOCATED
+from nfi_pyro.attribution.returns.brinson_draws import DRAW_DIMS
 from nfi_pyro.dims import ASSET, DATE
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError, name_places
 from nfi_pyro.linear_factor.cells import day

@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.explained import wide_model
-from nfi_pyro.attribution.realised_books import RealisedBooks
+from nfi_pyro.attribution.networks.explained import wide_model
 from nfi_pyro.attribution.results.realised import ALPHA, NONLINEAR, SPECIFIC
+from nfi_pyro.attribution.returns.realised_books import RealisedBooks
 from nfi_pyro.data.checks.quality import DropLedger
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET, DATE, FACTOR

@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 
 from nfi_pyro.attribution.results.contributions import SOURCE, SharpeContributions
-from nfi_pyro.attribution.risk_contributions import (
+from nfi_pyro.attribution.risk.risk_contributions import (
     expected_parts,
     portfolio_with_variance,
     source_names,
 )
-from nfi_pyro.attribution.risk_slopes import deviation_slopes
+from nfi_pyro.attribution.risk.risk_slopes import deviation_slopes
 from nfi_pyro.dims import ASSET
 from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.portfolio_law import Weights

@@ -9,7 +9,6 @@ import pandas as pd
 import xarray as xr
 from scipy.linalg import cho_factor, cho_solve
 
-from nfi_pyro.attribution.explained_books import ExplainedBook, Held
 from nfi_pyro.attribution.results.contributions import SOURCE, SPECIFIC
 from nfi_pyro.attribution.results.hedge import (
     AFTER,
@@ -19,11 +18,12 @@ from nfi_pyro.attribution.results.hedge import (
     AssetHedge,
     FactorHedge,
 )
-from nfi_pyro.attribution.risk_contributions import portfolio_with_variance, source_names
+from nfi_pyro.attribution.risk.risk_contributions import portfolio_with_variance, source_names
 from nfi_pyro.dims import ASSET, DATE, FACTOR
 from nfi_pyro.errors import ShapeError, SpecError, name_places
 from nfi_pyro.portfolio import equal_weights
 from nfi_pyro.posterior.covariance import LowRankCovariance
+from nfi_pyro.posterior.dated_weights import DatedWeights, Held
 from nfi_pyro.posterior.exposure_pricing import OTHER_FACTOR
 from nfi_pyro.posterior.portfolio_law import PortfolioLaw, Weights
 from nfi_pyro.posterior.return_forecast import Date, ReturnForecast
@@ -100,7 +100,7 @@ def factor_hedge(
     SpecError
         If the forecast has no factors, a factor or date is unknown, or no date has a label.
     WeightsError, ShapeError
-        See `ReturnForecast.portfolio` and `ExplainedBook`.
+        See `ReturnForecast.portfolio` and `DatedWeights`.
 
     Notes
     -----
@@ -251,7 +251,7 @@ def _laws(
         raise SpecError("dates must hold at least one; got none. Leave them out for the last one.")
     days = np.array([forecast.on(date)[DATE].to_numpy() for date in wanted])  # type: ignore[arg-type]
     assets = forecast.data[ASSET].to_numpy()
-    book = None if weights is None else ExplainedBook(weights, days, assets)
+    book = None if weights is None else DatedWeights(weights, days, assets)
     everything = np.ones(len(assets), dtype=bool)
     for place, day in enumerate(days):
         held = None if book is None else book.on(place, everything)

@@ -5,8 +5,8 @@ from typing import Literal, get_args
 import numpy as np
 import xarray as xr
 
-from nfi_pyro.attribution.brinson_draws import DRAW_DIMS
 from nfi_pyro.attribution.results.brinson import EFFECT, GeometricEffects, LinkedEffects
+from nfi_pyro.attribution.returns.brinson_draws import DRAW_DIMS
 from nfi_pyro.diagnostics.dim_checks import require_same_labels
 from nfi_pyro.dims import DATE
 from nfi_pyro.errors import ShapeError, SpecError, name_places

@@ -9,19 +9,19 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from nfi_pyro.attribution.book_moments import check_target, explain_moment, unit_of
-from nfi_pyro.attribution.explained import (
+from nfi_pyro.attribution.networks.book_moments import check_target, explain_moment, unit_of
+from nfi_pyro.attribution.networks.explained import (
     ExplainedDate,
     ExplainedPass,
     check_fits,
     join_chains,
     open_explained,
 )
-from nfi_pyro.attribution.explained_books import ExplainedBook, Held
 from nfi_pyro.attribution.results.explanations import FeatureAttribution
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET, DATE, FEATURE, LAG
 from nfi_pyro.posterior.blocks import DateRange
+from nfi_pyro.posterior.dated_weights import DatedWeights, Held
 from nfi_pyro.svi.trained import SVIFit
 
 _FEWEST_NODES = 8
@@ -120,7 +120,7 @@ def integrated_gradients(
         If the model is unknown, an option is out of range, the fits are of several models, or the
         joint law gives no risk.
     WeightsError, ShapeError
-        See `ExplainedBook`.
+        See `DatedWeights`.
     SplitError, PanelError
         If no date has a full window, or the panel is not the fits' kind.
 
@@ -133,7 +133,7 @@ def integrated_gradients(
     for fit in check_fits(fits):
         check_target(target, fit)
         opened = open_explained(fit, panel, dates)
-        book = ExplainedBook(weights, opened.dates, opened.assets)
+        book = DatedWeights(weights, opened.dates, opened.assets)
         arrays = _empty(opened, by_asset)
         for place, day in enumerate(opened.explained()):
             held = book.on(place, day.kept)

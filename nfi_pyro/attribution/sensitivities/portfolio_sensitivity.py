@@ -17,18 +17,18 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.book_moments import CopulaColumns, score_covariance
-from nfi_pyro.attribution.dated_laws import dated_laws
-from nfi_pyro.attribution.dated_tables import DatedTables
-from nfi_pyro.attribution.explained import check_fits, join_chains
-from nfi_pyro.attribution.explained_books import ExplainedBook
-from nfi_pyro.attribution.sensitivity import target_derivatives
-from nfi_pyro.attribution.shifts import exposure_shift
-from nfi_pyro.attribution.targets import Target, TargetJets
+from nfi_pyro.attribution.networks.book_moments import CopulaColumns, score_covariance
+from nfi_pyro.attribution.networks.explained import check_fits, join_chains
+from nfi_pyro.attribution.sensitivities.dated_laws import dated_laws
+from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
+from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives
+from nfi_pyro.attribution.sensitivities.shifts import exposure_shift
+from nfi_pyro.attribution.sensitivities.targets import Target, TargetJets
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET
 from nfi_pyro.errors import SpecError, WeightsError
 from nfi_pyro.posterior.blocks import DateRange, open_pass
+from nfi_pyro.posterior.dated_weights import DatedWeights
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
 from nfi_pyro.posterior.portfolio_law import Weights
 from nfi_pyro.svi.trained import SVIFit
@@ -85,7 +85,7 @@ def portfolio_sensitivity(
     for fit in check_fits(fits):
         if chosen.name != "mean":
             _require_dependence(fit)
-        book = ExplainedBook(weights, open_pass(fit, panel, dates).dates, panel[ASSET].values)
+        book = DatedWeights(weights, open_pass(fit, panel, dates).dates, panel[ASSET].values)
         tables = DatedTables(panel[ASSET].values)
         for place, law in enumerate(dated_laws(fit, panel, dates=dates)):
             held = book.on(place, np.isin(panel[ASSET].values, law.assets))

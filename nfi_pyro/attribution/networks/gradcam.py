@@ -9,21 +9,21 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.book_moments import check_target, explain_moment, unit_of
-from nfi_pyro.attribution.explained import (
+from nfi_pyro.attribution.networks.book_moments import check_target, explain_moment, unit_of
+from nfi_pyro.attribution.networks.explained import (
     ExplainedDate,
     ExplainedPass,
     check_fits,
     join_chains,
     open_explained,
 )
-from nfi_pyro.attribution.explained_books import ExplainedBook, Held
 from nfi_pyro.attribution.results.explanations import FactorHeatMap, LagHeatMap
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import DATE, FACTOR, LAG
 from nfi_pyro.errors import SpecError
 from nfi_pyro.nets.pricing import FactorLayer
 from nfi_pyro.posterior.blocks import DateRange
+from nfi_pyro.posterior.dated_weights import DatedWeights, Held
 from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit
 
@@ -100,7 +100,7 @@ def factor_gradcam(
         If the model has no factor axis (factor_vae), an option is unknown, the fits are of several
         models, or the joint law gives no risk.
     WeightsError, ShapeError
-        See `ExplainedBook`.
+        See `DatedWeights`.
     SplitError, PanelError
         If no date has a full window, or the panel is not the fits' kind.
 
@@ -114,7 +114,7 @@ def factor_gradcam(
         require_factor_axis(fit)
         check_target(target, fit)
         opened = open_explained(fit, panel, dates)
-        book = ExplainedBook(weights, opened.dates, opened.assets)
+        book = DatedWeights(weights, opened.dates, opened.assets)
         own = factor_heat(opened, book, target)
         unit, date = {"units": unit_of(fit)}, {DATE: opened.dates}
         coords: dict[str, Any] = {**date, "part": list(PARTS), FACTOR: list(opened.factors)}
@@ -179,7 +179,7 @@ def lag_gradcam(
             )
         check_target(target, fit)
         opened = open_explained(fit, panel, dates)
-        book = ExplainedBook(weights, opened.dates, opened.assets)
+        book = DatedWeights(weights, opened.dates, opened.assets)
         cells = np.full((len(opened.dates), len(opened.lags)), np.nan)
         own = HeatParts(cells, np.full(len(cells), np.nan), np.ones(len(cells)))
         for place, day in enumerate(opened.explained()):
@@ -197,7 +197,7 @@ def lag_gradcam(
 
 
 def factor_heat(
-    opened: ExplainedPass, book: ExplainedBook, target: str, model: Any | None = None
+    opened: ExplainedPass, book: DatedWeights, target: str, model: Any | None = None
 ) -> HeatParts:
     """Return the unrectified maps of every date, by the fit's networks or others of their kind."""
     shape = (len(opened.dates), len(PARTS), len(opened.factors))

@@ -6,21 +6,21 @@ import numpy as np
 import torch
 import xarray as xr
 
-from nfi_pyro.attribution.book_moments import unit_of
-from nfi_pyro.attribution.explained import (
+from nfi_pyro.attribution.networks.book_moments import unit_of
+from nfi_pyro.attribution.networks.explained import (
     ExplainedPass,
     check_fits,
     check_prior,
     join_chains,
     open_explained,
 )
-from nfi_pyro.attribution.explained_books import ExplainedBook, Held
-from nfi_pyro.attribution.relevance_networks import LAYERS, DateRelevance, share_date
-from nfi_pyro.attribution.relevance_rules import RelevanceRule
+from nfi_pyro.attribution.networks.relevance_networks import LAYERS, DateRelevance, share_date
+from nfi_pyro.attribution.networks.relevance_rules import RelevanceRule
 from nfi_pyro.attribution.results.explanations import FeatureRelevance
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET, DATE, FEATURE, LAG
 from nfi_pyro.posterior.blocks import DateRange
+from nfi_pyro.posterior.dated_weights import DatedWeights, Held
 from nfi_pyro.svi.trained import SVIFit
 
 LAYER = "layer"
@@ -81,7 +81,7 @@ def layer_relevance(
     SpecError
         If the model is unknown, an option is out of range, or the fits are of several models.
     WeightsError, ShapeError
-        See `ExplainedBook`.
+        See `DatedWeights`.
     SplitError, PanelError
         If no date has a full window, or the panel is not the fits' kind.
 
@@ -95,7 +95,7 @@ def layer_relevance(
     found: list[dict[str, xr.DataArray]] = []
     for fit in check_fits(fits):
         opened = open_explained(fit, panel, dates)
-        book = ExplainedBook(weights, opened.dates, opened.assets)
+        book = DatedWeights(weights, opened.dates, opened.assets)
         arrays, layers = _empty(opened, by_asset), layers_of(fit)
         arrays["bias"] = np.full((len(opened.dates), len(layers)), np.nan)
         for place, day in enumerate(opened.explained()):

@@ -1,4 +1,4 @@
-"""The book or the asset that is explained: its weights by date, with what has no law counted."""
+"""Weights of a book or an asset by date, with what has no law on a date counted."""
 
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ class HeldWeights(NamedTuple):
     uncovered: float
 
 
-class ExplainedBook:
-    """Weights of what is explained, on the dates that are visited.
+class DatedWeights:
+    """Weights of a book on the dates that are visited.
 
     Parameters
     ----------
@@ -39,6 +39,8 @@ class ExplainedBook:
         weight 1. None: equal weights of the assets that have a law on the date.
     dates, assets : ndarray
         Dates visited, and the panel's assets.
+    what : str
+        What the weights are, for messages.
 
     Raises
     ------
@@ -49,14 +51,17 @@ class ExplainedBook:
         If the dimensions are others, or a date is missing.
     """
 
-    def __init__(self, held: Held, dates: np.ndarray, assets: np.ndarray) -> None:
+    def __init__(
+        self, held: Held, dates: np.ndarray, assets: np.ndarray, what: str = "weights"
+    ) -> None:
         self._rows: np.ndarray | None = None
         if held is None:
             return
         weights: Weights = {held: 1.0} if isinstance(held, str) else held
         everything = np.ones(len(assets), dtype=bool)
         if isinstance(weights, xr.DataArray) and DATE in weights.dims:
-            rows = [align_weights(row, assets, everything) for row in _by_date(weights, dates)]
+            table = _by_date(weights, dates, what)
+            rows = [align_weights(row, assets, everything) for row in table]
             self._rows = np.stack(rows)
         else:
             row = align_weights(weights, assets, everything)
@@ -64,9 +69,13 @@ class ExplainedBook:
         empty = ~(self._rows != 0.0).any(axis=1)
         if empty.any():
             raise WeightsError(
-                "weights must hold one that is not 0; got none on "
+                f"{what} must hold a weight that is not 0; got none on "
                 f"{name_places(str(date)[:10] for date in dates[empty])}. Give one."
             )
+
+    def row(self, date: int) -> np.ndarray | None:
+        """Return the weights of all assets on a date (a position); None for equal weights."""
+        return None if self._rows is None else self._rows[date]
 
     def on(self, date: int, kept: np.ndarray) -> HeldWeights | None:
         """Return the weights on a date (a position), or None where no asset held has a law.
@@ -87,26 +96,26 @@ class ExplainedBook:
         return HeldWeights(weights, missing) if (weights != 0.0).any() else None
 
 
-def _by_date(weights: xr.DataArray, dates: np.ndarray) -> list[pd.Series]:
+def _by_date(weights: xr.DataArray, dates: np.ndarray, what: str) -> list[pd.Series]:
     """Return the weights of each date visited."""
     if set(weights.dims) != {DATE, ASSET}:
         raise ShapeError(
-            f"weights must have dimensions date and asset, or asset alone; got {weights.dims}. "
+            f"{what} must have dimensions date and asset, or asset alone; got {weights.dims}. "
             "Select one book."
         )
     index = weights.indexes[DATE]
     if index.has_duplicates:
         twice = index[index.duplicated()].unique()
         raise SpecError(
-            "dates of weights must be unique; got some twice at "
+            f"dates of {what} must be unique; got some twice at "
             f"{name_places(str(date)[:10] for date in twice)}. Drop one of each."
         )
     place = index.get_indexer(pd.DatetimeIndex(dates))
     if (place < 0).any():
         missing = name_places(str(date)[:10] for date in dates[place < 0])
         raise SpecError(
-            f"weights must be given for every date that is explained; got none on {missing}. Give "
-            "them, or explain fewer dates."
+            f"{what} must be given for every date that is visited; got none on {missing}. Give "
+            "them, or visit fewer dates."
         )
     rows = weights.transpose(DATE, ASSET).to_numpy()[place]
     names = weights[ASSET].to_numpy()

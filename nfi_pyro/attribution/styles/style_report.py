@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from nfi_pyro.attribution.results.styles import StyleReport, StyleReturns
-from nfi_pyro.attribution.style_returns import prefixed, regress_over_dates
+from nfi_pyro.attribution.styles.style_returns import prefixed, regress_over_dates
 from nfi_pyro.data.checks.quality import DropLedger
 from nfi_pyro.data.features.style_scores import LEAST_ASSETS, standardise
 from nfi_pyro.diagnostics.dim_checks import (

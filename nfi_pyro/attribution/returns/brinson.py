@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import xarray as xr
 
-from nfi_pyro.attribution.brinson_inputs import Books, Groups, Unallocated, read_books
 from nfi_pyro.attribution.results.brinson import (
     ALLOCATION,
     EFFECT,
@@ -17,6 +16,7 @@ from nfi_pyro.attribution.results.brinson import (
     UNALLOCATED,
     BrinsonAttribution,
 )
+from nfi_pyro.attribution.returns.brinson_inputs import Books, Groups, Unallocated, read_books
 from nfi_pyro.diagnostics.dim_checks import require_same_labels
 from nfi_pyro.dims import DATE
 from nfi_pyro.errors import ShapeError, SpecError, name_places

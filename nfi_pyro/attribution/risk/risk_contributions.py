@@ -25,13 +25,13 @@ from nfi_pyro.attribution.results.contributions import (
     SPECIFIC,
     RiskContributions,
 )
-from nfi_pyro.attribution.risk_slopes import (
+from nfi_pyro.attribution.risk.risk_slopes import (
     STANDARD_DEVIATION,
     TAILS,
     RiskSlopes,
     deviation_slopes,
 )
-from nfi_pyro.attribution.tail_contributions import TailWindow, tail_slopes
+from nfi_pyro.attribution.risk.tail_contributions import TailWindow, tail_slopes
 from nfi_pyro.dims import ASSET, FACTOR
 from nfi_pyro.errors import SpecError, WeightsError, name_places
 from nfi_pyro.linear_factor import LinearRiskModel

@@ -15,16 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nfi_pyro.attribution.brinson_draws import summarise_effects
-from nfi_pyro.attribution.explained import check_fits, join_chains
-from nfi_pyro.attribution.explained_books import Held
-from nfi_pyro.attribution.linking import Linker, link_effects
-from nfi_pyro.attribution.realised_books import RealisedBooks, Unobserved, open_books
-from nfi_pyro.attribution.realised_splits import (
-    RealisedSplit,
-    split_by_posterior,
-    split_by_regression,
-)
+from nfi_pyro.attribution.networks.explained import check_fits, join_chains
 from nfi_pyro.attribution.results.brinson import TRADING, LinkedEffects
 from nfi_pyro.attribution.results.realised import (
     OTHER_PARTS,
@@ -32,11 +23,20 @@ from nfi_pyro.attribution.results.realised import (
     UNCOVERED,
     RealisedAttribution,
 )
+from nfi_pyro.attribution.returns.brinson_draws import summarise_effects
+from nfi_pyro.attribution.returns.linking import Linker, link_effects
+from nfi_pyro.attribution.returns.realised_books import RealisedBooks, Unobserved, open_books
+from nfi_pyro.attribution.returns.realised_splits import (
+    RealisedSplit,
+    split_by_posterior,
+    split_by_regression,
+)
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.diagnostics.dim_checks import require_probability
 from nfi_pyro.dims import ASSET, DATE, DRAW, FACTOR
 from nfi_pyro.errors import ShapeError, SpecError, name_places
 from nfi_pyro.posterior.blocks import DateRange
+from nfi_pyro.posterior.dated_weights import Held
 from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit
 
@@ -155,7 +155,7 @@ def realised_attribution(
         If the labels are no returns, an option is unknown or out of range, a return is missing, a
         date has no regression, a model has no latent factors, or linked periods overlap.
     WeightsError, ShapeError
-        See `ExplainedBook`.
+        See `DatedWeights`.
     PanelError, SplitError
         If the panel is not the fits' kind, or no date has a full window.
 

@@ -9,21 +9,21 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import false_discovery_control
 
-from nfi_pyro.attribution.coupling import (
+from nfi_pyro.attribution.couplings.coupling import (
     PAIR,
     checked_chains,
     coupling_scores,
     positions_of,
 )
-from nfi_pyro.attribution.coupling_evidence import (
+from nfi_pyro.attribution.couplings.coupling_evidence import (
     DateTerms,
     flip_p_values,
     least_assets,
     pool_dates,
     weigh_date,
 )
-from nfi_pyro.attribution.coupling_products import neutral_products, standardise
-from nfi_pyro.attribution.friedman import friedman_h_squared
+from nfi_pyro.attribution.couplings.coupling_products import neutral_products, standardise
+from nfi_pyro.attribution.couplings.friedman import friedman_h_squared
 from nfi_pyro.attribution.results.coupling import MinedCouplings
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.ranking import rank_correlation
@@ -85,8 +85,8 @@ def mine_couplings(
     labels, squares and products, and over all dates the labels are regressed on these squares and
     products together. A pair's coefficient is held against flips of the signs of whole dates,
     two-sided, and the pairs found are those whose Benjamini-Hochberg q-value over all pairs tested
-    is at most `level` (`nfi_pyro.attribution.coupling_evidence` says why this is valid and what it
-    allows for; market spec, row 20, and deck A, line 323). With labels of several days every
+    is at most `level` (`coupling_evidence` says why this is valid and what it allows for; market
+    spec, row 20, and deck A, line 323). With labels of several days every
     `horizon`-th date counts, so that no two labels overlap.
 
     On confirmation dates the product (`product_factor`) is added to the linear combination of all

@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from nfi_pyro.attribution.results.contributions import WeightAttribution
-from nfi_pyro.attribution.risk_contributions import describe_method, portfolio_with_variance
-from nfi_pyro.attribution.risk_slopes import STANDARD_DEVIATION, TAILS, deviation_slopes
-from nfi_pyro.attribution.sharpe_contributions import check_risk_free
-from nfi_pyro.attribution.tail_contributions import TailWindow, tail_slopes
+from nfi_pyro.attribution.risk.risk_contributions import describe_method, portfolio_with_variance
+from nfi_pyro.attribution.risk.risk_slopes import STANDARD_DEVIATION, TAILS, deviation_slopes
+from nfi_pyro.attribution.risk.sharpe_contributions import check_risk_free
+from nfi_pyro.attribution.risk.tail_contributions import TailWindow, tail_slopes
 from nfi_pyro.dims import ASSET
 from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.portfolio_law import PortfolioLaw, Weights

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nfi_pyro.attribution.risk_slopes import (
+from nfi_pyro.attribution.risk.risk_slopes import (
     EXPECTED_SHORTFALL,
     VALUE_AT_RISK,
     RiskSlopes,

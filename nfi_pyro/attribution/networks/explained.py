@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.book_moments import CopulaColumns
+from nfi_pyro.attribution.networks.book_moments import CopulaColumns
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.training.windows import PanelBatch
 from nfi_pyro.dims import CHAIN

@@ -8,13 +8,18 @@ import xarray as xr
 from scipy.stats import spearmanr
 from torch import nn
 
-from nfi_pyro.attribution.book_moments import check_target
-from nfi_pyro.attribution.explained import check_fits, join_chains, open_explained, wide_model
-from nfi_pyro.attribution.explained_books import ExplainedBook, Held
-from nfi_pyro.attribution.gradcam import factor_heat, require_factor_axis
+from nfi_pyro.attribution.networks.book_moments import check_target
+from nfi_pyro.attribution.networks.explained import (
+    check_fits,
+    join_chains,
+    open_explained,
+    wide_model,
+)
+from nfi_pyro.attribution.networks.gradcam import factor_heat, require_factor_axis
 from nfi_pyro.attribution.results.explanations import HeatMapSanity
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.posterior.blocks import DateRange
+from nfi_pyro.posterior.dated_weights import DatedWeights, Held
 from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit
 
@@ -66,7 +71,7 @@ def gradcam_sanity(
         require_factor_axis(fit)
         check_target(target, fit)
         opened = open_explained(fit, panel, dates)
-        book = ExplainedBook(weights, opened.dates, opened.assets)
+        book = DatedWeights(weights, opened.dates, opened.assets)
         model = wide_model(fit)
         before = factor_heat(opened, book, target, model).parts.sum(1)
         rng = np.random.default_rng(seed)

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nfi_pyro.attribution.explained_books import ExplainedBook, Held
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import DATE
 from nfi_pyro.errors import ShapeError, SpecError, name_places
 from nfi_pyro.posterior.blocks import DateRange, open_pass, require_label
+from nfi_pyro.posterior.dated_weights import DatedWeights, Held
 from nfi_pyro.svi.trained import SVIFit
 
 Unobserved = Literal["error", "renormalise"]
@@ -148,7 +148,7 @@ def _whole_weights(
     SpecError
         If no asset has a law on a date, for equal weights.
     """
-    book = ExplainedBook(held, dates, assets)
+    book = DatedWeights(held, dates, assets)
     weights = np.zeros(entered.shape)
     for place in range(len(dates)):
         kept = entered[place] if held is None else np.ones(len(assets), dtype=bool)

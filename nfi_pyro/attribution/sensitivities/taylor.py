@@ -16,11 +16,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.dated_laws import FixedFeatureLaw, dated_laws
-from nfi_pyro.attribution.dated_tables import DatedTables
-from nfi_pyro.attribution.explained import check_fits, join_chains
-from nfi_pyro.attribution.sensitivity import target_derivatives
-from nfi_pyro.attribution.targets import Target
+from nfi_pyro.attribution.networks.explained import check_fits, join_chains
+from nfi_pyro.attribution.sensitivities.dated_laws import FixedFeatureLaw, dated_laws
+from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
+from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives
+from nfi_pyro.attribution.sensitivities.targets import Target
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError, name_places

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.explained import ExplainedDate
-from nfi_pyro.attribution.relevance_gru import share_extractor, trace_gru
-from nfi_pyro.attribution.relevance_rules import (
+from nfi_pyro.attribution.networks.explained import ExplainedDate
+from nfi_pyro.attribution.networks.relevance_gru import share_extractor, trace_gru
+from nfi_pyro.attribution.networks.relevance_rules import (
     RelevanceRule,
     Term,
     share_activation,

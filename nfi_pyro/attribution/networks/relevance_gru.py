@@ -5,7 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.relevance_rules import RelevanceRule, Term, share_affine, share_linear
+from nfi_pyro.attribution.networks.relevance_rules import (
+    RelevanceRule,
+    Term,
+    share_affine,
+    share_linear,
+)
 from nfi_pyro.nets.windowed_gru import WindowedGRU
 
 _SUM = torch.ones(1, 1, dtype=torch.float64)

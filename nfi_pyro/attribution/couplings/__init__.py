@@ -1,0 +1,1 @@
+"""Which exposures price returns together: scores of laws, evidence of data."""

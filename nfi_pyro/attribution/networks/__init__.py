@@ -1,0 +1,1 @@
+"""What the networks look at: Grad-CAM on factors, integrated gradients, relevance."""

@@ -1,0 +1,1 @@
+"""What a portfolio earned: Brinson effects, realised parts, and linking over dates."""

@@ -1,0 +1,1 @@
+"""What a portfolio's risk is made from: Euler contributions, weights, hedges."""

@@ -1,0 +1,1 @@
+"""What a signal or a portfolio has in common with styles."""
