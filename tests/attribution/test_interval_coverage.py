@@ -73,11 +73,11 @@ def mean_slope(fits: tuple[SVIFit, ...], panel: Panel) -> Iterator[np.ndarray]:
 
 @pytest.mark.slow
 def test_ninety_percent_intervals_of_the_mean_price_hold_the_planted_one(capsys) -> None:
-    """Of 300 prices (100 fits, 3 exposures), measured 87 percent.
+    """Of 300 prices (100 fits, 3 exposures), measured 90.7 percent.
 
-    The trunk is learned but not drawn, so a little less than 90 is right: what is asked is that
-    the interval is neither half nor twice as wide as it should be. Prices of one fit are
-    correlated; the bounds below are four standard errors of 100 independent fits wide.
+    Neither the trunk nor the last layers of the planted network are known to the fit; trunks are
+    learned but not drawn, which could leave intervals too narrow, and here does not. Prices of
+    one fit are correlated: the bounds below are four standard errors of 100 fits wide.
     """
     panel = exposures()
     held = []

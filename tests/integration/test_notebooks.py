@@ -12,9 +12,15 @@ from nfi_pyro.cli import app
 
 REPORTS = Path(__file__).parents[2] / "reports"
 # On a plain run.
-FIGURES = {"first_look": 5, "diagnostics": 13, "posterior_predictive": 8, "geometry": 1}
+FIGURES = {
+    "first_look": 5,
+    "diagnostics": 13,
+    "posterior_predictive": 8,
+    "geometry": 1,
+    "attribution": 4,
+}
 # The fewest.
-DRAWS = {"first_look": 0, "diagnostics": 100, "posterior_predictive": 1000, "geometry": 0}
+DRAWS = dict.fromkeys(FIGURES, 0) | {"diagnostics": 100, "posterior_predictive": 1000}
 NOTICES = ("ArviZ is undergoing", "IProgress not found")  # of importing ArviZ and tqdm
 VERDICTS = (
     "convergence",
@@ -58,7 +64,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home of its own for the kernel, and the notebooks' defaults but for what a test sets."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    for name in ("NFI_SPAN", "NFI_ASSET"):
+    for name in ("NFI_SPAN", "NFI_ASSET", "NFI_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -136,6 +142,18 @@ def test_the_geometry_notebook_draws_a_pricing_law(
     assert complaints(outputs) == []
     assert count_figures(outputs) == FIGURES["geometry"] + 3
     assert any("identified" in text for text in texts(outputs, "text/html"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_the_attribution_notebook_draws_the_layer_with_factors(
+    priced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = run("attribution", priced, monkeypatch)
+    assert complaints(outputs) == []
+    assert count_figures(outputs) == FIGURES["attribution"] + 1
+    said = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
+    assert "conservation error" in said
+    assert any("compound return" in text for text in texts(outputs, "text/html"))
 
 
 @pytest.mark.slow
