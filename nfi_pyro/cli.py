@@ -320,6 +320,46 @@ def geometry(
 
 
 @app.command()
+def attribute(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="CSV of asset and weight; default: equal weights.")
+    ] = None,
+    benchmark: Annotated[
+        Path | None, typer.Option(help="CSV of the benchmark, for Brinson; default: equal weights.")
+    ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="CSV of asset and group; default: the panel's industry.")
+    ] = None,
+    span: Annotated[
+        str | None,
+        typer.Option(help="Dates to explain: validation, the default, or test. Open it once."),
+    ] = None,
+    panel: PanelOption = None,
+    n_dates: Annotated[
+        int, typer.Option(help="Dates that the expensive parts visit, evenly spaced; at most.")
+    ] = 60,
+    seed: Annotated[int, typer.Option(help="Of draws, sign flips and random weights.")] = 0,
+) -> None:
+    """Explain a book on one offline HTML page: prices, risk, features, couplings, returns."""
+    from nfi_pyro.commands.attribution_page import attribute as attribute_run
+
+    place = attribute_run(
+        run,
+        out,
+        weights=weights,
+        benchmark=benchmark,
+        groups=groups,
+        panel=panel,
+        span=span,
+        n_dates=n_dates,
+        seed=seed,
+    )
+    typer.echo(f"attribution {place}")
+
+
+@app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run directories of one panel and label.")],
     span: Annotated[

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nfi_pyro.commands.attribution_page import attribute
     from nfi_pyro.commands.comparing import compare
     from nfi_pyro.commands.demonstration import demo
     from nfi_pyro.commands.diagnosing import diagnose
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from nfi_pyro.commands.synthesising import synthesise
 
 _HOMES = {
+    "attribute": "nfi_pyro.commands.attribution_page",
     "compare": "nfi_pyro.commands.comparing",
     "demo": "nfi_pyro.commands.demonstration",
     "diagnose": "nfi_pyro.commands.diagnosing",
@@ -27,6 +29,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "attribute",
     "compare",
     "demo",
     "diagnose",

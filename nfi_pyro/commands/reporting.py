@@ -10,6 +10,7 @@ from nfi_pyro.commands.evaluation import (
     evaluate,
 )
 from nfi_pyro.commands.opened_run import open_run, write_page
+from nfi_pyro.commands.report_attribution import report_attribution
 from nfi_pyro.commands.run_directory import POSTERIOR, describe_provenance
 from nfi_pyro.commands.state_movement import movement_of
 from nfi_pyro.data.checks.quality import DropLedger
@@ -80,7 +81,9 @@ def collect(
     moments = read_inference_data(opened.folder.verified(POSTERIOR)).constant_data
     day, prices = laws.on(), _prices(fit, data, laws)
     moved = movement_of(laws, dates, fit.split.train)
-    book = equal_weights(laws) if weights is None else read_weights(weights)
+    given = None if weights is None else read_weights(weights)
+    book = equal_weights(laws) if given is None else given
+    name = "equal weight" if weights is None else Path(weights).name
     return ReportContents(
         title=title or f"Risk report: {opened.title}",
         provenance=describe_provenance(fit),
@@ -100,9 +103,10 @@ def collect(
         pricing=prices,
         risks=asset_risks(laws),
         portfolio=portfolio_risk(laws, book, levels=LEVELS),
-        portfolio_name="equal weight" if weights is None else Path(weights).name,
+        portfolio_name=name,
         label=describe_label(data["forward_return"].attrs),
         movement=None if isinstance(moved, str) else moved,
+        attribution=report_attribution(opened, given, name),
     )
 
 

@@ -8,6 +8,7 @@ import xarray as xr
 
 from nfi_pyro.diagnostics.results import Calibration, InformationCoefficient, ScoreTable
 from nfi_pyro.portfolio.results import PortfolioRisk
+from nfi_pyro.rendering.attribution_contents import AttributionContents
 from nfi_pyro.rendering.geometry_contents import StateMovement
 
 
@@ -64,6 +65,8 @@ class ReportContents:
         One line that says what the return is and when it is earned.
     movement : StateMovement or None
         How far the factors' law moved through the evaluation span.
+    attribution : AttributionContents or None
+        What drives the portfolio on the forecast date.
     """
 
     title: str
@@ -85,3 +88,4 @@ class ReportContents:
     portfolio_name: str
     label: str
     movement: StateMovement | None = None
+    attribution: AttributionContents | None = None

@@ -6,6 +6,9 @@ import numpy as np
 
 from nfi_pyro.dims import FACTOR, STEP
 from nfi_pyro.rendering import figures, selection, tables, verdicts, wording
+from nfi_pyro.rendering.attribution_expected import expected_return, prices
+from nfi_pyro.rendering.attribution_networks import heat_maps
+from nfi_pyro.rendering.attribution_risk import risk
 from nfi_pyro.rendering.baseline_scores import score_section
 from nfi_pyro.rendering.caveats import limits
 from nfi_pyro.rendering.contents import ReportContents
@@ -28,21 +31,31 @@ def build_sections(contents: ReportContents) -> tuple[Section, ...]:
     Returns
     -------
     tuple of Section
-        Eleven sections, one on how far the factors moved where they did, and one on the price of
-        risk where the model has a law of exposure; what is missing from the results is said in
-        its section. Where a copula joins the assets, its section stands in the place of that on
-        factors.
+        Eleven sections, one on how far the factors moved where they did, one on the price of risk
+        where the model has a law of exposure, and those that attribute the portfolio's expected
+        return and risk; what is missing from the results is said in its section. Where a copula
+        joins the assets, its section stands in the place of that on factors.
     """
     shared = factors if contents.copula_loading is None else dependence
     priced = () if contents.pricing is None else (price_of_risk,)
     first = (_summary, _portfolio, _provenance, _training, _rank_ic, _calibration, _scores, shared)
     moved = () if contents.movement is None else (movement(contents.movement),)
-    last = (exposures, *priced, _risks, limits)
     return (
         *(builder(contents) for builder in first),
         *moved,
-        *(builder(contents) for builder in last),
+        *(builder(contents) for builder in (exposures, *priced, _risks)),
+        *_attributed(contents),
+        limits(contents),
     )
+
+
+def _attributed(contents: ReportContents) -> tuple[Section, ...]:
+    """Return what drives the portfolio, as on the attribution page."""
+    found = contents.attribution
+    if found is None:
+        return ()
+    built = (builder(found) for builder in (expected_return, prices, risk, heat_maps))
+    return tuple(section for section in built if section)
 
 
 def _summary(contents: ReportContents) -> Section:

@@ -234,7 +234,8 @@ def test_ledger_table_shows_its_counts(page):
 
 def test_rendering_reads_results_only_and_draws_in_one_folder():
     home = Path(rendering.__file__).parent
-    results = ("diagnostics.results", "portfolio.results", "data.checks.quality")
+    analyses = ("diagnostics", "geometry", "portfolio", "attribution")
+    results = (*(f"{name}.results" for name in analyses), "data.checks.quality")
     allowed = (*results, "rendering", "dims", "errors")
     for file in sorted(home.rglob("*.py")):
         nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))

@@ -24,6 +24,7 @@ from nfi_pyro.errors import SpecError
 from nfi_pyro.nets.pricing import FactorLayer
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.dated_weights import DatedWeights, Held
+from nfi_pyro.posterior.intervals import factors_comparable
 from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit
 
@@ -129,7 +130,7 @@ def factor_gradcam(
         uncovered=uncovered,
         target=target,
         rectified=relu,
-        comparable=bool(chains[0].model.uses_exposures),
+        comparable=factors_comparable(chains),
     )
 
 

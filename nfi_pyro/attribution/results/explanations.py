@@ -30,8 +30,8 @@ class FactorHeatMap:
     rectified : bool
         Whether values below 0 were set to 0 in `heat`.
     comparable : bool
-        Whether a factor of one fit is that of another: exposures are given. Learned factors are
-        not aligned between restarts.
+        Whether a factor of one fit is that of another, see `factors_comparable`: exposures are
+        given, or all are draws of one fit. Learned factors are not aligned between restarts.
     """
 
     heat: xr.DataArray

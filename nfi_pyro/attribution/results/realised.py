@@ -51,6 +51,8 @@ class RealisedAttribution:
         `n_held`, assets with weight and a return; `n_unobserved` and `unobserved_share` of
         absolute weight, assets with weight whose return was not observed: the others were scaled
         up; `uncovered_share` of absolute weight.
+    comparable : bool
+        Whether a factor of one fit is that of another, see `factors_comparable`.
     n_unrealised : int
         Last dates that were left out, since no return of theirs is observed.
     method : str
@@ -70,6 +72,7 @@ class RealisedAttribution:
     linked: LinkedEffects | None
     linked_interval: xr.Dataset | None
     books: xr.Dataset
+    comparable: bool
     n_unrealised: int
     method: str
     start_lag: int

@@ -37,6 +37,7 @@ from nfi_pyro.dims import ASSET, DATE, DRAW, FACTOR
 from nfi_pyro.errors import ShapeError, SpecError, name_places
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.dated_weights import Held
+from nfi_pyro.posterior.intervals import factors_comparable
 from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit
 
@@ -188,6 +189,7 @@ def realised_attribution(
         linked=_link(parts, total, linking),
         linked_interval=_bound(None if linked_draws is None else linked_draws.effects, chosen),
         books=_describe(books, splits[0]),
+        comparable=factors_comparable(chains),
         n_unrealised=books.n_unrealised,
         method=_words(chosen),
         start_lag=books.start_lag,

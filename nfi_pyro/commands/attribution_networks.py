@@ -1,0 +1,47 @@
+"""Parts of an attribution page that look through the networks: heat maps, features, relevance."""
+
+from nfi_pyro.attribution.networks.gradcam import factor_gradcam
+from nfi_pyro.attribution.networks.gradcam_sanity import gradcam_sanity
+from nfi_pyro.attribution.networks.integrated_gradients import integrated_gradients
+from nfi_pyro.attribution.networks.relevance import layer_relevance
+from nfi_pyro.attribution.results.explanations import (
+    FactorHeatMap,
+    FeatureAttribution,
+    FeatureRelevance,
+    HeatMapSanity,
+)
+from nfi_pyro.commands.attribution_task import AttributionTask
+
+FEW = 8
+"""Dates on which features and lags are attributed, at most."""
+FEWEST = 4
+"""Dates on which maps are compared with those of random weights, at most."""
+
+
+def heat_of(task: AttributionTask, target: str) -> FactorHeatMap:
+    """Return the signed heat map of a target over factors and the visited dates."""
+    return factor_gradcam(
+        task.fit,
+        task.panel,
+        weights=task.book,
+        target=target,
+        dates=task.visit(),
+        relu=False,
+    )
+
+
+def sanity_of(task: AttributionTask) -> HeatMapSanity:
+    """Return how much random weights change the heat map of the expected return."""
+    return gradcam_sanity(
+        task.fit, task.panel, weights=task.book, dates=task.visit(FEWEST), seed=task.seed
+    )
+
+
+def features_of(task: AttributionTask) -> FeatureAttribution:
+    """Return the integrated gradients of the expected return, features by lag."""
+    return integrated_gradients(task.fit, task.panel, weights=task.book, dates=task.visit(FEW))
+
+
+def relevance_of(task: AttributionTask) -> FeatureRelevance:
+    """Return the relevance of features by lag for the expected return."""
+    return layer_relevance(task.fit, task.panel, weights=task.book, dates=task.visit(FEW))
