@@ -8,24 +8,13 @@ import torch
 from torch import Tensor
 
 from nfi_pyro.attribution.couplings.coupling_products import product_factor
-from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.nets.jets import Jet
 from nfi_pyro.posterior import PricingLaw
-from nfi_pyro.svi import SVIConfig, SVIFit, fit_svi
-
-SMALL = {
-    "lags": 1,
-    "projection_size": 4,
-    "hidden_size": 7,
-    "n_portfolios": 5,
-    "prior_hidden_size": 4,
-    "pricing_size": 7,
-    "alpha_hidden_size": 4,
-    "standardise": False,
-}
+from nfi_pyro.svi import SVIFit
+from tests.attribution.small_fits import fit_small
 
 
 def draw(*shape: int, seed: int = 11) -> Tensor:
@@ -56,20 +45,15 @@ def make_law(
     return PricingLaw(function, 0.02, beta, assets, factors, np.datetime64(f"2021-05-0{day}", "ns"))
 
 
-def fit_small(name: str, panel: Panel, *, seed: int = 3, **options: Any) -> SVIFit:
-    """Return a fit of one or a few epochs."""
-    entry = find_model(name)
-    config: dict[str, Any] = {"n_epochs": 1, "block_size": 32, "learning_rate": 1e-2}
-    config |= {key: options.pop(key) for key in list(options) if key in config}
-    n_given = panel.sizes.get("factor", panel.sizes["feature"])
-    known = SMALL | {"n_features": panel.sizes["feature"], "n_factors": 3, "n_exposures": n_given}
-    fields = entry.spec_class().model_fields
-    spec = {key: value for key, value in (known | options).items() if key in fields}
-    model = entry.model_class()(entry.spec_class().model_validate(spec))
-    settings = SVIConfig.model_validate(
-        config | {"progress": False, "device": "cpu", "patience": 20}
-    )
-    return fit_svi(model, panel, config=settings, seed=seed)
+def fit_plain(name: str, panel: Panel, seed: int = 3, **changes: Any) -> SVIFit:
+    """Return a fit of one date's features or raw exposures, of one epoch in large blocks."""
+    options = {"lags": 1, "standardise": False, "block_size": 32, "patience": 20}
+    return fit_small(name, panel, seed, **(options | changes))
+
+
+def rectify(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ReLU with its derivatives: an activation without a Hessian."""
+    return x.clamp(min=0.0), (x > 0).to(x), torch.zeros_like(x)
 
 
 def plant(

@@ -4,36 +4,22 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-import xarray as xr
 from torch import Tensor
 
 from nfi_pyro.attribution.networks.explained import ExplainedDate, open_explained
-from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel
-from nfi_pyro.neural_factor import NeuralFactor, NeuralFactorSpec
-from nfi_pyro.svi import SVIConfig, SVIFit, fit_svi
+from nfi_pyro.svi import SVIFit
+from tests.attribution.small_fits import FACTORS, FEATURES, SMALL, bend, fit_small, panel_of
 
-DATES, ASSETS, FEATURES, FACTORS, LAGS = 31, 11, 5, 3, 2
+DATES, ASSETS, LAGS = 31, 11, SMALL["lags"]
 DRIVER = 2  # the feature that drives the returns of `fit_driven`
 LONELY = 23  # date on which one asset trades
 WINDOWED = ("nfi", "factor_vae")
 PRICED = ("nfi", "mixture_pricing", "neural_factor", "linear_factor")
 EVERY = (*PRICED, "factor_vae")
-SMALL = {
-    "lags": LAGS,
-    "projection_size": 4,
-    "hidden_size": 7,
-    "n_factors": FACTORS,
-    "n_portfolios": 5,
-    "prior_hidden_size": 4,
-    "alpha_hidden_size": 4,
-    "pricing_size": 7,
-    "n_features": FEATURES,
-    "n_exposures": FEATURES,
-}
+DAY = 27
 
 
 def make_holed_panel() -> Panel:
@@ -52,21 +38,9 @@ def make_holed_panel() -> Panel:
     return check_panel(panel)
 
 
-def fit_small(name: str, panel: Panel, seed: int = 3, **changes: Any) -> SVIFit:
+def fit_bent(name: str, panel: Panel, seed: int = 3, **changes: Any) -> SVIFit:
     """Return a fit of one epoch, its exposures and its alpha made larger by hand."""
-    entry = find_model(name)
-    fields = entry.spec_class().model_fields
-    values = {key: value for key, value in SMALL.items() if key in fields}
-    spec = entry.spec_class().model_validate(values | changes)
-    config = SVIConfig(n_epochs=1, block_size=7, learning_rate=1e-2, progress=False, device="cpu")
-    fit = fit_svi(entry.model_class()(spec), panel, config=config, seed=seed)
-    with torch.no_grad():
-        for part, weight in fit.model.named_parameters():
-            if "alpha" in part and part.endswith("weight"):
-                weight.mul_(3.0)
-            elif part in ("beta.weight", "beta.bias"):
-                weight.mul_(4.0)
-    return fit
+    return bend(fit_small(name, panel, seed, **changes), exposure=4.0)
 
 
 @cache
@@ -75,31 +49,28 @@ def fit_driven() -> tuple[SVIFit, Panel]:
     rng = np.random.default_rng(41)
     features = rng.normal(size=(101, 37, FEATURES)).astype(np.float32)
     noise = rng.normal(scale=0.01, size=features.shape[:2])
-    returns = (0.01 * np.tanh(features[..., DRIVER]) + noise).astype(np.float32)
-    attrs = {"start_lag": 1, "horizon": 1, "unit": "return"}
-    panel = check_panel(
-        xr.Dataset(
-            {
-                "features": (("date", "asset", "feature"), features),
-                "tradable": (("date", "asset"), np.ones(returns.shape, dtype=bool)),
-                "forward_return": (("date", "asset"), returns, attrs),
-            },
-            {
-                "date": pd.bdate_range("2021-03-01", periods=len(returns)).to_numpy(),
-                "asset": [f"A{place}" for place in range(returns.shape[1])],
-                "feature": [f"f{place}" for place in range(FEATURES)],
-            },
-        )
-    )
-    config = SVIConfig(n_epochs=7, block_size=7, learning_rate=1e-2, progress=False, device="cpu")
-    model = NeuralFactor(NeuralFactorSpec(n_exposures=FEATURES, hidden_size=7))
-    return fit_svi(model, panel, config=config, seed=3), panel
+    panel = panel_of(features, 0.01 * np.tanh(features[..., DRIVER]) + noise)
+    return fit_small("neural_factor", panel, n_epochs=7), panel
 
 
-def explain_day(fit: SVIFit, panel: Panel, place: int = -1) -> ExplainedDate:
-    """Return one date of a panel as a function of its inputs."""
+def forget(fit: SVIFit) -> SVIFit:
+    """Return the fit with its recurrence shut: the state forgets the dates before."""
+    cell = fit.model.extractor.gru
+    with torch.no_grad():
+        cell.bias_ih[cell.hidden_size : 2 * cell.hidden_size] = -60.0  # update gate
+        cell.weight_hh.zero_()
+    return fit
+
+
+def day_of(panel: Panel, place: int = DAY) -> tuple[str, str]:
+    """Return one date of the panel as a range."""
     day = str(panel["date"].values[place])[:10]
-    return next(iter(open_explained(fit, panel, (day, day)).explained()))
+    return day, day
+
+
+def explain_day(fit: SVIFit, panel: Panel, place: int = DAY) -> ExplainedDate:
+    """Return one date of a panel as a function of its inputs."""
+    return next(iter(open_explained(fit, panel, day_of(panel, place)).explained()))
 
 
 def equal_weights(day: ExplainedDate) -> Tensor:

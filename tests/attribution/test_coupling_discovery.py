@@ -14,7 +14,7 @@ from nfi_pyro.attribution.couplings.coupling_mining import mine_couplings
 from nfi_pyro.attribution.results.coupling import MinedCouplings
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.svi import SVIFit
-from tests.attribution.coupling_laws import fit_small, plant, simulate
+from tests.attribution.coupling_laws import fit_plain, plant, simulate
 
 PAIR = ("z1", "z3")
 SEEDS = range(20)
@@ -23,7 +23,7 @@ SEEDS = range(20)
 @cache
 def planted(seed: int) -> tuple[Panel, SVIFit]:
     panel = plant(simulate(seed, n_dates=400, n_assets=47, n_factors=7), PAIR, 0.15 * 0.02)
-    return panel, fit_small("linear_factor", panel)
+    return panel, fit_plain("linear_factor", panel)
 
 
 def mine(seed: int) -> MinedCouplings:
@@ -80,7 +80,7 @@ def test_a_network_puts_the_planted_pair_first_and_the_returns_agree(name: str) 
     """Three times the size: the law's score, Friedman's share and the returns say the same."""
     panel = plant(simulate(5, n_dates=600, n_assets=61), PAIR, 0.45 * 0.02)
     options = {"n_epochs": 20, "block_size": 8, "hidden_size": 16, "n_components": 1}
-    fit = fit_small(name, panel, **options)
+    fit = fit_plain(name, panel, **options)
     assert fit.split.test is not None
     span = (fit.split.test.first, fit.split.test.last)
     found = mine_couplings(fit, panel, confirmation=span, n_candidates=3)

@@ -18,7 +18,7 @@ from nfi_pyro.errors import PanelError, SpecError, SplitError
 from nfi_pyro.nets import jets
 from nfi_pyro.posterior import pricing_laws
 from nfi_pyro.svi import SVIFit
-from tests.attribution.coupling_laws import fit_small, plant, simulate
+from tests.attribution.coupling_laws import fit_plain, plant, rectify, simulate
 
 PAIR = ("z1", "z3")
 
@@ -31,13 +31,13 @@ def panel() -> Panel:
 
 @pytest.fixture(scope="module")
 def linear(panel: Panel) -> SVIFit:
-    return fit_small("linear_factor", panel)
+    return fit_plain("linear_factor", panel)
 
 
 @pytest.fixture(scope="module")
 def bent(panel: Panel) -> list[SVIFit]:
     """Return two fits whose alpha is far from converged, and not flat."""
-    fits = [fit_small("neural_factor", panel, seed=seed) for seed in (3, 5)]
+    fits = [fit_plain("neural_factor", panel, seed=seed) for seed in (3, 5)]
     with torch.no_grad():
         for fit in fits:
             fit.model.alpha.readout.weight.mul_(3.0)
@@ -176,7 +176,7 @@ def test_labels_of_several_days_do_not_overlap(panel: Panel) -> None:
     """Every other date counts; a step that was asked for is kept where it is wide enough."""
     longer = panel.copy(deep=True)
     longer["forward_return"].attrs["horizon"] = 2
-    fit = fit_small("linear_factor", check_panel(longer))
+    fit = fit_plain("linear_factor", check_panel(longer))
     found = mine_couplings(fit, check_panel(longer))
     days = np.searchsorted(panel["date"].values, found.slope["date"].values)
     assert set(np.diff(days)) == {2}
@@ -216,7 +216,7 @@ def test_exclusive_groups_are_not_tested(panel: Panel) -> None:
         given = np.broadcast_to(group == column - 1, panel["tradable"].shape)
         grouped["exposures"].values[..., column] = np.where(panel["tradable"], given, np.nan)
     grouped = check_panel(grouped)
-    found = mine_couplings(fit_small("linear_factor", grouped), grouped)
+    found = mine_couplings(fit_plain("linear_factor", grouped), grouped)
     assert (found.n_tested, found.n_untested) == (9, 1)
     last = found.table.isel(pair=-1)
     assert str(last["pair"].values) == "z1 x z3"
@@ -228,7 +228,7 @@ def test_exclusive_groups_are_not_tested(panel: Panel) -> None:
     start = int(np.searchsorted(panel["date"].values, found.slope["date"].values[0]))
     own = panel["exposures"].to_numpy()
     grouped["exposures"].values[start : start + 19] = own[start : start + 19]
-    found = mine_couplings(fit_small("linear_factor", grouped), grouped)
+    found = mine_couplings(fit_plain("linear_factor", grouped), grouped)
     last = found.table.isel(pair=-1)  # 19 dates with a product of its own are one too few
     assert (found.n_untested, float(last["n_dates"]), str(last["first"].values)) == (1, 19.0, "z1")
     assert np.isfinite(float(last["slope"]))
@@ -236,7 +236,7 @@ def test_exclusive_groups_are_not_tested(panel: Panel) -> None:
 
 def test_learned_exposures_can_be_mined() -> None:
     panel = simulate(5, n_dates=211)
-    fit = fit_small("nfi", panel)
+    fit = fit_plain("nfi", panel)
     found = mine_couplings(fit, panel, confirmation=late_span(fit))
     assert set(found.table["first"].values) | set(found.table["second"].values) == {
         "z0", "z1", "z2"
@@ -247,9 +247,6 @@ def test_learned_exposures_can_be_mined() -> None:
 def test_an_activation_without_a_hessian_warns(
     bent: list[SVIFit], panel: Panel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def rectify(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return x.clamp(min=0.0), (x > 0).to(x), torch.zeros_like(x)
-
     monkeypatch.setitem(jets.SMOOTH, "tanh", rectify)
     with pytest.warns(ZeroHessianWarning, match="scores of 0 say nothing"):
         found = mine_couplings(bent[0], panel)
@@ -293,15 +290,15 @@ def test_too_few_dates_assets_or_factors_are_refused(linear: SVIFit, panel: Pane
     refuse(SpecError, "got 0, and 44 with fewer than 11 observed assets for 5 factors",
            linear, check_panel(few))  # fmt: skip
     wide = simulate(3, n_dates=173, n_assets=37, n_factors=29)
-    fit = fit_small("linear_factor", wide)
+    fit = fit_plain("linear_factor", wide)
     refuse(SpecError, "got 162 for 29 squares and 406 products", fit, wide, n_permutations=4059)
     narrow = simulate(3, n_dates=173, n_assets=11, n_factors=1)
     refuse(SpecError, "a coupling must have two factors; got 1",
-           fit_small("linear_factor", narrow), narrow)  # fmt: skip
+           fit_plain("linear_factor", narrow), narrow)  # fmt: skip
 
 
 def test_options_and_fits_are_checked(bent: list[SVIFit], linear: SVIFit, panel: Panel) -> None:
-    hidden = fit_small("factor_vae", panel)
+    hidden = fit_plain("factor_vae", panel)
     refuse(SpecError, "must come from a model that prices exposures", hidden, panel)
     refuse(SpecError, "fits must hold at least one fit", [], panel)
     refuse(SpecError, "one model; got another model, spec at fit 1", [bent[0], linear], panel)

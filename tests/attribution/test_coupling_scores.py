@@ -1,6 +1,5 @@
 """Coupling scores: closed forms, averages over dates, intervals, which fits may be compared."""
 
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -17,22 +16,13 @@ from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.diagnostics.block_bootstrap import draw_block_counts
 from nfi_pyro.errors import SpecError, SplitError
 from nfi_pyro.nets import jets
-from nfi_pyro.posterior import pricing_laws
+from nfi_pyro.posterior import draw_fits, pricing_laws
 from nfi_pyro.svi import SVIFit
-from nfi_pyro.svi.protocol import head_posterior
-from tests.attribution.coupling_laws import draw, fit_small, make_law, simulate
+from tests.attribution.coupling_laws import draw, fit_plain, make_law, rectify, simulate
+from tests.attribution.small_fits import bend
 
 DATES = 53
 BENT: dict[str, Any] = {"n_epochs": 2, "block_size": 7}
-
-
-def bend(fit: SVIFit, factor: float = 3.0) -> SVIFit:
-    """Return the fit with larger weights in alpha: a few epochs leave it almost flat."""
-    with torch.no_grad():
-        for part, weight in fit.model.named_parameters():
-            if "alpha" in part and part.endswith("weight"):
-                weight.mul_(factor)
-    return fit
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +35,12 @@ def panel() -> Panel:
 
 @pytest.fixture(scope="module")
 def given(panel: Panel) -> list[SVIFit]:
-    return [bend(fit_small("mixture_pricing", panel, seed=seed, **BENT)) for seed in (3, 5, 7)]
+    return [bend(fit_plain("mixture_pricing", panel, seed=seed, **BENT)) for seed in (3, 5, 7)]
 
 
 @pytest.fixture(scope="module")
 def learned(panel: Panel) -> list[SVIFit]:
-    return [bend(fit_small("nfi", panel, seed=seed, **BENT)) for seed in (3, 5)]
+    return [bend(fit_plain("nfi", panel, seed=seed, **BENT)) for seed in (3, 5)]
 
 
 def test_a_law_of_known_hessian_has_a_closed_form() -> None:
@@ -145,7 +135,7 @@ def test_several_fits_have_their_range(given: list[SVIFit], panel: Panel) -> Non
 
 
 def test_a_linear_model_has_none_and_does_not_warn(panel: Panel) -> None:
-    fit = fit_small("linear_factor", panel)
+    fit = fit_plain("linear_factor", panel)
     found = coupling_scores(fit, panel)
     for name in ("score", "signed_score", "score_lower", "score_upper"):
         assert np.array_equal(found.table[name], np.zeros(3))
@@ -155,9 +145,6 @@ def test_a_linear_model_has_none_and_does_not_warn(panel: Panel) -> None:
 def test_an_activation_without_a_hessian_warns(
     given: list[SVIFit], panel: Panel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def rectify(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return x.clamp(min=0.0), (x > 0).to(x), torch.zeros_like(x)
-
     monkeypatch.setitem(jets.SMOOTH, "tanh", rectify)
     with pytest.warns(ZeroHessianWarning, match="Hessian of this mixture_pricing is 0 everywhere"):
         found = coupling_scores(given[0], panel)
@@ -166,15 +153,8 @@ def test_an_activation_without_a_hessian_warns(
 
 def test_draws_of_one_fit_keep_their_factors(panel: Panel) -> None:
     """Draws of random last layers are chains of a model that learns its exposures."""
-    fit = fit_small("nfi", panel, heads={"kind": "low_rank"})
-    heads = head_posterior(fit.model)
-    assert heads is not None
-    chains = []
-    for value in heads.draw(3, seed=5):
-        model = deepcopy(fit.model)
-        model.load_state_dict(model.state_dict() | heads.weights(value))
-        chains.append(replace(fit, model=model))
-    found = coupling_scores(chains, panel)
+    fit = fit_plain("nfi", panel, heads={"kind": "low_rank"})
+    found = coupling_scores(draw_fits(fit, draws=3, seed=5), panel)
     assert found.by_chain.sizes["chain"] == 3
     assert (found.table["score_lower"] < found.table["score_upper"]).all()
 
@@ -190,7 +170,7 @@ def test_what_has_no_coupling_is_refused(
 ) -> None:
     with pytest.raises(SpecError, match="fits must hold at least one fit; got none"):
         coupling_scores([], panel)
-    hidden = fit_small("factor_vae", panel)
+    hidden = fit_plain("factor_vae", panel)
     with pytest.raises(SpecError, match="must come from a model that prices exposures; got factor"):
         coupling_scores(hidden, panel)
     with pytest.raises(SpecError, match="one model; got another model, spec at fit 1"):
@@ -211,6 +191,6 @@ def test_what_has_no_coupling_is_refused(
 
 def test_one_factor_cannot_be_coupled() -> None:
     panel = simulate(3, n_dates=29, n_assets=11, n_factors=1, n_features=3)
-    fit = fit_small("neural_factor", panel)
+    fit = fit_plain("neural_factor", panel)
     with pytest.raises(SpecError, match="must have two factors; got 1 in this neural_factor, z0"):
         coupling_scores(fit, panel)

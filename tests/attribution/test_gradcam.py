@@ -1,7 +1,6 @@
 """Grad-CAM on factor tokens and lags: closed forms, captum, what is planted, what is refused."""
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.networks.explained import ExplainedDate, open_explained, wide_model
+from nfi_pyro.attribution.fits import wide_model
+from nfi_pyro.attribution.networks.explained import ExplainedDate, open_explained
 from nfi_pyro.attribution.networks.gradcam import factor_gradcam, factor_heat, lag_gradcam
 from nfi_pyro.attribution.networks.gradcam_sanity import forecast_layers, gradcam_sanity
 from nfi_pyro.data.panel import Panel
@@ -23,37 +23,21 @@ from nfi_pyro.posterior.dated_weights import DatedWeights
 from nfi_pyro.svi import SVIFit
 from tests.attribution.explained_maker import (
     DATES,
+    DAY,
     DRIVER,
     FEATURES,
     LAGS,
     LONELY,
     PRICED,
     WINDOWED,
+    day_of,
     equal_weights,
     explain_day,
+    fit_bent,
     fit_driven,
-    fit_small,
-    make_holed_panel,
+    forget,
     uneven_weights,
 )
-
-DAY = 27
-
-
-@pytest.fixture(scope="module")
-def panel() -> Panel:
-    return make_holed_panel()
-
-
-@pytest.fixture(scope="module")
-def fits(panel: Panel) -> Any:
-    """Return a maker of fits by model and seed, each made once."""
-    return cache(lambda name, seed=3: fit_small(name, panel, seed))
-
-
-def day_of(panel: Panel, place: int = DAY) -> tuple[str, str]:
-    day = str(panel["date"].values[place])[:10]
-    return day, day
 
 
 def test_the_map_of_the_mean_is_gradient_times_exposure(fits: Any, panel: Panel) -> None:
@@ -129,7 +113,7 @@ def test_the_risk_explained_is_that_of_the_forecasts_joint_law(fits: Any, panel:
 def test_a_copulas_columns_carry_the_risk_of_constant_noise(fits: Any, panel: Panel) -> None:
     """With one scale for all, only loadings move; the columns' part by central differences."""
     fit = fits("neural_factor")
-    day = explain_day(fit, panel, DAY)
+    day = explain_day(fit, panel)
     weights = equal_weights(day)
     assert day.columns is not None
     columns = day.columns.columns(day.beta)
@@ -174,7 +158,7 @@ class TokenNetwork(nn.Module):
 def test_captum_draws_the_same_map(fits: Any, panel: Panel, relu: bool) -> None:
     captum = pytest.importorskip("captum.attr")
     fit = fits("neural_factor")
-    day = explain_day(fit, panel, DAY)
+    day = explain_day(fit, panel)
     network = TokenNetwork(wide_model(fit).alpha)
     oracle = captum.LayerGradCam(network, network.layer)
     beta = day.beta.clone().requires_grad_()
@@ -207,7 +191,7 @@ def test_captum_draws_the_same_map_of_lags(fits: Any, panel: Panel) -> None:
     captum = pytest.importorskip("captum.attr")
     for name in WINDOWED:
         fit = fits(name)
-        day = explain_day(fit, panel, DAY)
+        day = explain_day(fit, panel)
         extractor = day.model.extractor
         projected = nn.functional.leaky_relu(extractor.projection(day.inputs), 0.01)
         network = ProjectionNetwork(day)
@@ -222,15 +206,12 @@ def test_captum_draws_the_same_map_of_lags(fits: Any, panel: Panel) -> None:
 
 
 def test_a_recurrence_that_forgets_is_hot_at_the_signal_date(fits: Any, panel: Panel) -> None:
-    fit = fit_small("nfi", panel)
+    fit = forget(fit_bent("nfi", panel))
     size = fit.model.extractor.gru.hidden_size
-    with torch.no_grad():
-        fit.model.extractor.gru.bias_ih[size : 2 * size] = -60.0  # update gate shut
-        fit.model.extractor.gru.weight_hh.zero_()
     heat = lag_gradcam(fit, panel, dates=day_of(panel), relu=False).heat.values[0]
     # The average over lags halves the slope, and keeps the colour of what was forgotten.
     assert np.abs(heat).min() > 0.0
-    day = explain_day(fit, panel, DAY)
+    day = explain_day(fit, panel)
     projected = nn.functional.leaky_relu(day.model.extractor.projection(day.inputs), 0.01)
     leaf = projected.detach().requires_grad_()
     hidden = torch.zeros(leaf.shape[1], size, dtype=torch.float64)
@@ -257,7 +238,7 @@ def plant(fit: SVIFit, factor: int) -> SVIFit:
 
 def test_a_planted_factor_is_at_the_top_of_the_map(panel: Panel) -> None:
     for name in ("neural_factor", "mixture_pricing"):
-        fit = plant(fit_small(name, panel), 2)
+        fit = plant(fit_bent(name, panel), 2)
         found = factor_gradcam(fit, panel, weights=uneven_weights(panel), relu=False)
         heat = abs(found.heat).drop_isel(date=LONELY).dropna("date")
         assert heat.sizes["date"] == DATES - 1
@@ -292,7 +273,7 @@ def test_relu_keeps_what_raises_the_value(fits: Any, panel: Panel) -> None:
 
 
 def test_random_weights_change_the_map(panel: Panel) -> None:
-    fit = plant(fit_small("neural_factor", panel), 2)
+    fit = plant(fit_bent("neural_factor", panel), 2)
     book = uneven_weights(panel)
     found = gradcam_sanity(fit, panel, weights=book, seed=11).correlation
     assert list(found["layer"].values) == [
@@ -311,7 +292,7 @@ def test_random_weights_change_the_map(panel: Panel) -> None:
 
 
 def test_a_constant_map_has_no_correlation(panel: Panel) -> None:
-    fit = fit_small("neural_factor", panel)
+    fit = fit_bent("neural_factor", panel)
     with torch.no_grad():
         fit.model.alpha.readout.weight.zero_()
         fit.model.alpha.slope.zero_()
@@ -319,7 +300,7 @@ def test_a_constant_map_has_no_correlation(panel: Panel) -> None:
 
 
 def test_layers_that_no_forecast_runs_are_left_alone(panel: Panel) -> None:
-    fit = fit_small("nfi", panel, variant="encoder")
+    fit = fit_bent("nfi", panel, variant="encoder")
     names = [name for name, _ in forecast_layers(fit.model)]
     assert not [name for name in names if name.startswith("encoder")]
     assert names[-1] == "extractor.projection"
@@ -340,7 +321,7 @@ def test_fits_are_chains(fits: Any, panel: Panel) -> None:
 
 
 def test_random_last_layers_are_explained_at_their_location(panel: Panel) -> None:
-    fit = fit_small("nfi", panel, heads={"kind": "low_rank", "rank": 2})
+    fit = fit_bent("nfi", panel, heads={"kind": "low_rank", "rank": 2})
     found = factor_gradcam(fit, panel, dates=day_of(panel), relu=False)
     law = pricing_law(fit, panel, panel["date"].values[DAY])
     expected = (law.beta * law.jacobian()).mean(0).detach().numpy()
@@ -397,7 +378,7 @@ def test_a_fit_is_left_as_it_was(fits: Any, panel: Panel) -> None:
 
 
 def test_what_has_no_map_is_refused(fits: Any, panel: Panel) -> None:
-    vae = fit_small("factor_vae", panel)
+    vae = fits("factor_vae")
     with pytest.raises(SpecError, match="must have a layer with a factor axis; got factor_vae"):
         factor_gradcam(vae, panel)
     with pytest.raises(SpecError, match="must have a layer with a factor axis; got factor_vae"):

@@ -1,7 +1,6 @@
 """Integrated gradients: closed form, captum, completeness, what moves, plants, refusals."""
 
 from dataclasses import replace
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,36 +18,20 @@ from nfi_pyro.posterior import forecast, pricing_law
 from nfi_pyro.svi import SVIFit
 from tests.attribution.explained_maker import (
     DATES,
+    DAY,
     DRIVER,
     EVERY,
     FEATURES,
     LAGS,
     LONELY,
     WINDOWED,
+    day_of,
     explain_day,
+    fit_bent,
     fit_driven,
-    fit_small,
-    make_holed_panel,
+    forget,
     uneven_weights,
 )
-
-DAY = 27
-
-
-@pytest.fixture(scope="module")
-def panel() -> Panel:
-    return make_holed_panel()
-
-
-@pytest.fixture(scope="module")
-def fits(panel: Panel) -> Any:
-    """Return a maker of fits by model and seed, each made once."""
-    return cache(lambda name, seed=3: fit_small(name, panel, seed))
-
-
-def day_of(panel: Panel, place: int = DAY) -> tuple[str, str]:
-    day = str(panel["date"].values[place])[:10]
-    return day, day
 
 
 def test_a_linear_model_in_closed_form(fits: Any, panel: Panel) -> None:
@@ -71,7 +54,7 @@ def test_a_linear_model_in_closed_form(fits: Any, panel: Panel) -> None:
 def test_captum_integrates_the_same(fits: Any, panel: Panel) -> None:
     captum = pytest.importorskip("captum.attr")
     fit = fits("neural_factor")
-    day = explain_day(fit, panel, DAY)
+    day = explain_day(fit, panel)
     network = wide_model(fit).alpha
     oracle = captum.IntegratedGradients(network)
     parts = oracle.attribute(
@@ -130,7 +113,7 @@ def test_both_ends_are_the_models_own_forecasts(fits: Any, panel: Panel) -> None
     """Attention weights are held on the way, yet at the baseline they make no difference."""
     for name in WINDOWED:
         fit = fits(name)
-        day = explain_day(fit, panel, DAY)
+        day = explain_day(fit, panel)
         medians = day.inputs.quantile(0.5, dim=1, keepdim=True).expand_as(day.inputs)
         starts = {"zero": torch.zeros_like(day.inputs), "median": medians}
         for baseline, start in starts.items():
@@ -145,7 +128,7 @@ def test_both_ends_are_the_models_own_forecasts(fits: Any, panel: Panel) -> None
 
 def test_features_outside_the_book_count_through_the_prior_alone(fits: Any, panel: Panel) -> None:
     fit, sizes = fits("nfi"), {}
-    asset = str(panel["asset"].values[explain_day(fit, panel, DAY).kept][0])
+    asset = str(panel["asset"].values[explain_day(fit, panel).kept][0])
     for prior in ("moves", "held"):
         found = integrated_gradients(
             fit,
@@ -172,12 +155,9 @@ def test_features_outside_the_book_count_through_the_prior_alone(fits: Any, pane
 
 
 def test_a_planted_feature_gets_it_all(panel: Panel) -> None:
-    fit = fit_small("nfi", panel)
-    with torch.no_grad():  # one feature enters, and the state forgets the date before
+    fit = forget(fit_bent("nfi", panel))
+    with torch.no_grad():  # one feature enters
         fit.model.extractor.projection.weight[:, [0, 2, 3, 4]] = 0.0
-        size = fit.model.extractor.gru.hidden_size
-        fit.model.extractor.gru.bias_ih[size : 2 * size] = -60.0
-        fit.model.extractor.gru.weight_hh.zero_()
     found = integrated_gradients(fit, panel, weights=uneven_weights(panel))
     cells = abs(found.attribution).sum("date")
     assert float(cells[0, 1]) > 0.0

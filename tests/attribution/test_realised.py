@@ -14,28 +14,16 @@ from skfolio.attribution import realized_factor_attribution
 
 from nfi_pyro.attribution.results.realised import RealisedAttribution
 from nfi_pyro.attribution.returns.realised import ByPosterior, ByRegression, realised_attribution
-from nfi_pyro.catalogue import find_model
 from nfi_pyro.data.panel import Panel, check_panel
 from nfi_pyro.data.simulate import SimulationSpec, simulate_panel
 from nfi_pyro.errors import PanelError, ShapeError, SpecError, WeightsError
 from nfi_pyro.posterior import pricing_law
-from nfi_pyro.svi import SVIConfig, SVIFit, fit_svi
+from nfi_pyro.svi import SVIFit
+from tests.attribution.small_fits import bend, fit_small, panel_of
 
 DATES, ASSETS, FEATURES = 31, 13, 3
 FACTORED = ("linear_factor", "nfi", "factor_vae")
 EVERY = (*FACTORED, "mixture_pricing", "neural_factor")
-SMALL = {
-    "lags": 2,
-    "projection_size": 4,
-    "hidden_size": 7,
-    "n_factors": 2,
-    "n_portfolios": 5,
-    "prior_hidden_size": 4,
-    "alpha_hidden_size": 4,
-    "pricing_size": 7,
-    "n_features": FEATURES,
-    "n_exposures": FEATURES,
-}
 BOOK = {"A000": 0.5, "A003": 0.4, "A007": -0.3, "A011": 0.4}
 ASSET = "A003"
 PLANTED_LOC, PLANTED_NOISE = [5e-4, 2e-3, -1e-3, 0.0], 0.02
@@ -65,30 +53,15 @@ def changed(name: str, date: int | slice, asset: int | slice, value: Any) -> Pan
 
 
 @cache
-def fit_small(name: str, seed: int = 3) -> SVIFit:
+def fit_of(name: str, seed: int = 3) -> SVIFit:
     """Return a fit of two epochs on raw features, alpha and exposures made larger by hand."""
-    entry = find_model(name)
-    fields = entry.spec_class().model_fields
-    spec = entry.spec_class().model_validate({k: v for k, v in SMALL.items() if k in fields})
-    config = SVIConfig(
-        n_epochs=2,
-        block_size=7,
-        learning_rate=1e-2,
-        transforms=(),
-        progress=False,
-        device="cpu",
-    )
-    fit = fit_svi(entry.model_class()(spec), make_panel(), config=config, seed=seed)
-    with torch.no_grad():
-        for part, weight in fit.model.named_parameters():
-            if ("alpha" in part and part.endswith("weight")) or part == "beta.weight":
-                weight.mul_(3.0)
-    return fit
+    fit = fit_small(name, make_panel(), seed, n_epochs=2, transforms=(), n_factors=2)
+    return bend(fit, exposure=3.0)
 
 
 def attribute(name: str, panel: Panel | None = None, **options: Any) -> RealisedAttribution:
     weights = options.pop("weights", BOOK)
-    return realised_attribution(fit_small(name), panel or make_panel(), weights, **options)
+    return realised_attribution(fit_of(name), panel or make_panel(), weights, **options)
 
 
 def returns_of(panel: Panel, found: RealisedAttribution) -> np.ndarray:
@@ -111,7 +84,7 @@ def test_parts_add_up_on_every_date_and_linked(name: str, method: str) -> None:
             attribute(name, method=method)
         return
     found = attribute(name, method=method)
-    lags = fit_small(name).model.spec.lags
+    lags = fit_of(name).model.spec.lags
     np.testing.assert_array_equal(found.dates, make_panel()["date"].values[lags - 1 :])
     np.testing.assert_allclose(
         found.total, returns_of(make_panel(), found) @ book_of(), rtol=0, atol=1e-15
@@ -153,7 +126,7 @@ def test_factor_returns_are_weighted_least_squares(name: str) -> None:
     assert found.method == "cross-sectional regression, given weights"
     nonlinear = []
     for place, date in enumerate(found.dates):
-        law = pricing_law(fit_small(name), panel, date)
+        law = pricing_law(fit_of(name), panel, date)
         design = sm.add_constant(law.beta.numpy())
         rows = panel["date"].values.tolist().index(date.item())
         fit = sm.WLS(returns_of(panel, found)[place], design, weights=own[rows]).fit()
@@ -185,7 +158,7 @@ def test_a_column_that_repeats_another_is_dropped_and_counted() -> None:
 def test_means_agree_with_skfolio() -> None:
     found = attribute("linear_factor", weights=BOOK)
     panel = make_panel()
-    laws = [pricing_law(fit_small("linear_factor"), panel, date) for date in found.dates]
+    laws = [pricing_law(fit_of("linear_factor"), panel, date) for date in found.dates]
     exposures = np.stack([sm.add_constant(law.beta.numpy()) for law in laws])
     factor_returns = found.factors["factor_return"].to_numpy()
     returns = returns_of(panel, found)
@@ -210,7 +183,7 @@ def test_means_agree_with_skfolio() -> None:
 
 def test_parts_of_the_posterior_are_closed_form() -> None:
     """``z | r`` is normal with precision ``S^-1 + X'X / s^2`` and pulled towards m."""
-    fit, panel = fit_small("linear_factor"), make_panel()
+    fit, panel = fit_of("linear_factor"), make_panel()
     found = attribute("linear_factor", method=ByPosterior(draws=4_000, seed=7))
     unit = fit.return_scale
     with torch.no_grad():
@@ -354,7 +327,7 @@ def test_what_the_account_earned_beyond_its_holdings_is_trading() -> None:
 def test_a_label_belongs_to_its_signal_date_alone(name: str, method: str) -> None:
     found = attribute(name, method=method)
     place = 8
-    row = place + fit_small(name).model.spec.lags - 1
+    row = place + fit_of(name).model.spec.lags - 1
     other = attribute(name, changed("forward_return", row, 2, 0.3), method=method)  # not held
     others = [k for k in range(len(found.dates)) if k != place]
     xr.testing.assert_equal(other.parts[others], found.parts[others])
@@ -393,10 +366,7 @@ def test_periods_that_overlap_are_not_compounded() -> None:
     panel = make_panel().copy(deep=True)
     panel["forward_return"].attrs["horizon"] = 3
     panel = check_panel(panel)
-    entry = find_model("linear_factor")
-    config = SVIConfig(n_epochs=1, block_size=7, progress=False, device="cpu")
-    model = entry.model_class()(entry.spec_class()(n_exposures=FEATURES))
-    fit = fit_svi(model, panel, config=config, seed=0)
+    fit = fit_small("linear_factor", panel)
     with pytest.raises(SpecError, match=r"must not overlap; got labels of 3 trading days every 1"):
         realised_attribution(fit, panel, BOOK)
     assert realised_attribution(fit, panel, BOOK, linking=None).linked is None
@@ -408,7 +378,7 @@ def test_periods_that_overlap_are_not_compounded() -> None:
 
 @pytest.mark.parametrize("method", ["regression", "posterior"])
 def test_restarts_are_chains(method: str) -> None:
-    fits = [fit_small("nfi", seed) for seed in (3, 5)]
+    fits = [fit_of("nfi", seed) for seed in (3, 5)]
     found = realised_attribution(fits, make_panel(), BOOK, method=method)
     assert found.parts.dims == ("chain", "date", "part")
     alone = realised_attribution(fits[0], make_panel(), BOOK, method=method)
@@ -480,10 +450,7 @@ def test_what_cannot_be_attributed_is_refused() -> None:
         attribute("linear_factor", check_panel(few))
     assert attribute("linear_factor", check_panel(few), method="posterior").total.shape == (DATES,)
     named = make_panel().assign_coords(feature=["specific", "f1", "f2"])
-    entry = find_model("linear_factor")
-    config = SVIConfig(n_epochs=1, block_size=7, progress=False, device="cpu")
-    model = entry.model_class()(entry.spec_class()(n_exposures=FEATURES))
-    fit = fit_svi(model, check_panel(named), config=config, seed=0)
+    fit = fit_small("linear_factor", check_panel(named))
     with pytest.raises(SpecError, match=r"factors must have names of their own; got specific"):
         realised_attribution(fit, check_panel(named), BOOK)
 
@@ -492,10 +459,7 @@ def test_labels_that_no_book_earns_are_refused() -> None:
     panel = make_panel().copy(deep=True)
     panel["forward_return"].attrs["unit"] = "rank"
     panel = check_panel(panel)
-    entry = find_model("linear_factor")
-    config = SVIConfig(n_epochs=1, block_size=7, progress=False, device="cpu")
-    model = entry.model_class()(entry.spec_class()(n_exposures=FEATURES))
-    fit = fit_svi(model, panel, config=config, seed=0)
+    fit = fit_small("linear_factor", panel)
     with pytest.raises(SpecError, match=r"must be of returns; got a fit of 'rank' labels"):
         realised_attribution(fit, panel, BOOK)
 
@@ -511,40 +475,23 @@ def coverage_panel(seed: int) -> tuple[Panel, np.ndarray]:
     z = np.array(PLANTED_LOC) + PLANTED_SCALE * rng.normal(size=(n_dates, 1 + n_factors))
     returns = z[:, :1] + np.einsum("dak,dk->da", exposures, z[:, 1:])
     returns += PLANTED_NOISE * rng.normal(size=returns.shape)
-    panel = xr.Dataset(
-        {
-            "features": (("date", "asset", "feature"), exposures),
-            "tradable": (("date", "asset"), np.ones(returns.shape, dtype=bool)),
-            "forward_return": (
-                ("date", "asset"),
-                returns.astype(np.float32),
-                {"start_lag": 1, "horizon": 1, "unit": "return"},
-            ),
-        },
-        {
-            "date": pd.bdate_range("2015-01-05", periods=n_dates).to_numpy(),
-            "asset": [f"A{place:03d}" for place in range(n_assets)],
-            "feature": [f"f{place}" for place in range(n_factors)],
-        },
-    )
-    return check_panel(panel), z
+    return panel_of(exposures, returns), z
 
 
 def fit_linear(panel: Panel, seed: int, *, planted: bool) -> SVIFit:
     """Return a fit whose law has the constants that the panel was drawn from, or estimates."""
-    entry = find_model("linear_factor")
-    spec = entry.spec_class()(n_exposures=3, standardise=False)
-    config = SVIConfig(
+    fit = fit_small(
+        "linear_factor",
+        panel,
+        seed,
+        standardise=False,
         n_epochs=1 if planted else 150,
         block_size=20,
         learning_rate=2e-2,
         weight_decay=0.0,
         keep="last",
         transforms=(),
-        progress=False,
-        device="cpu",
     )
-    fit = fit_svi(entry.model_class()(spec), panel, config=config, seed=seed)
     if planted:
         unit, floor = fit.return_scale, fit.model.spec.scale_floor
 

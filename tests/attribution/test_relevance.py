@@ -1,6 +1,5 @@
 """Relevance through whole models: an oracle by gradients, captum, conservation, refusals."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.networks.explained import ExplainedDate, wide_model
+from nfi_pyro.attribution.fits import wide_model
+from nfi_pyro.attribution.networks.explained import ExplainedDate
 from nfi_pyro.attribution.networks.relevance import layer_relevance
 from nfi_pyro.attribution.networks.relevance_gru import trace_gru
 from nfi_pyro.attribution.networks.relevance_networks import LAYERS, share_date
@@ -19,37 +19,22 @@ from nfi_pyro.nets.jets import SMOOTH
 from nfi_pyro.posterior import forecast, pricing_law
 from tests.attribution.explained_maker import (
     DATES,
+    DAY,
     DRIVER,
     EVERY,
     FEATURES,
     LAGS,
     WINDOWED,
+    day_of,
     equal_weights,
     explain_day,
+    fit_bent,
     fit_driven,
-    fit_small,
-    make_holed_panel,
+    forget,
     uneven_weights,
 )
 
-DAY = 27
 EXACT = RelevanceRule(epsilon=1e-12)
-
-
-@pytest.fixture(scope="module")
-def panel() -> Panel:
-    return make_holed_panel()
-
-
-@pytest.fixture(scope="module")
-def fits(panel: Panel) -> Any:
-    """Return a maker of fits by model and seed, each made once."""
-    return cache(lambda name, seed=3: fit_small(name, panel, seed))
-
-
-def day_of(panel: Panel, place: int = DAY) -> tuple[str, str]:
-    day = str(panel["date"].values[place])[:10]
-    return day, day
 
 
 def passed(before: Tensor, after: Tensor) -> Tensor:
@@ -125,7 +110,7 @@ def test_the_epsilon_rule_is_gradient_times_input_with_gates_frozen(
     fits: Any, panel: Panel, held: bool
 ) -> None:
     for name in WINDOWED:
-        day = explain_day(fits(name), panel, DAY)
+        day = explain_day(fits(name), panel)
         weights = torch.linspace(-0.3, 0.7, day.inputs.shape[1], dtype=torch.float64)
         want, want_bias = oracle(day, weights, held=held)
         found = share_date(EXACT, day, weights, held=held)
@@ -139,7 +124,7 @@ def test_the_epsilon_rule_is_gradient_times_input_with_gates_frozen(
 
 
 def test_the_trace_ends_where_the_extractor_does(fits: Any, panel: Panel) -> None:
-    day = explain_day(fits("nfi"), panel, DAY)
+    day = explain_day(fits("nfi"), panel)
     trace = trace_gru(day.model.extractor, day.inputs)
     torch.testing.assert_close(trace.states[-1], day.state, rtol=1e-12, atol=1e-13)
     assert trace.states.shape[0] == LAGS + 1
@@ -149,7 +134,7 @@ def test_captum_propagates_the_same_through_a_perceptron(fits: Any, panel: Panel
     captum = pytest.importorskip("captum.attr")
     fit = fits("neural_factor")
     network = wide_model(fit).alpha
-    day = explain_day(fit, panel, DAY)
+    day = explain_day(fit, panel)
     layers: list[nn.Module] = []
     for weight, bias in [
         (network.first.weight.T, network.first.bias),
@@ -214,7 +199,7 @@ def test_relevance_is_conserved(fits: Any, panel: Panel, kind: Any) -> None:
 
 
 def test_without_biases_features_get_it_all(panel: Panel) -> None:
-    fit = fit_small("nfi", panel)
+    fit = fit_bent("nfi", panel)
     with torch.no_grad():
         for name, value in fit.model.named_parameters():
             if "bias" in name and "noise" not in name:
@@ -241,7 +226,7 @@ def test_a_large_stabiliser_is_flagged(fits: Any, panel: Panel) -> None:
 
 @pytest.mark.parametrize("activation", ["silu", "softplus"])
 def test_other_activations_conserve_too(panel: Panel, activation: str) -> None:
-    fit = fit_small("nfi", panel, activation=activation)
+    fit = fit_bent("nfi", panel, activation=activation)
     found = layer_relevance(fit, panel)
     assert bool(found.conserved.all())
     assert float(found.conservation_error.max()) < 1e-3
@@ -249,7 +234,7 @@ def test_other_activations_conserve_too(panel: Panel, activation: str) -> None:
 
 def test_features_outside_the_book_count_through_the_prior_alone(fits: Any, panel: Panel) -> None:
     for name in WINDOWED:
-        asset = str(panel["asset"].values[explain_day(fits(name), panel, DAY).kept][0])
+        asset = str(panel["asset"].values[explain_day(fits(name), panel).kept][0])
         sizes = {}
         for prior in ("moves", "held"):
             found = layer_relevance(
@@ -264,12 +249,9 @@ def test_features_outside_the_book_count_through_the_prior_alone(fits: Any, pane
 
 
 def test_a_planted_feature_gets_it_all(panel: Panel) -> None:
-    fit = fit_small("factor_vae", panel)
+    fit = forget(fit_bent("factor_vae", panel))
     with torch.no_grad():
         fit.model.extractor.projection.weight[:, [0, 2, 3, 4]] = 0.0
-        size = fit.model.extractor.gru.hidden_size
-        fit.model.extractor.gru.bias_ih[size : 2 * size] = -60.0
-        fit.model.extractor.gru.weight_hh.zero_()
     found = layer_relevance(fit, panel, weights=uneven_weights(panel))
     cells = abs(found.relevance).sum("date")
     assert float(cells[0, 1]) > 0.0
@@ -287,7 +269,7 @@ def test_a_fit_finds_the_feature_that_drives_returns() -> None:
 
 
 def test_a_books_map_is_that_of_its_assets(fits: Any, panel: Panel) -> None:
-    fit, day = fits("nfi"), explain_day(fits("nfi"), panel, DAY)
+    fit, day = fits("nfi"), explain_day(fits("nfi"), panel)
     names = panel["asset"].values[day.kept]
     whole = layer_relevance(fit, panel, dates=day_of(panel), rule=EXACT)
     parts = [

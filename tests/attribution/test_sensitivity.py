@@ -170,7 +170,7 @@ def test_values_are_the_forecasts_and_labels_say_where_there_is_none(model: str)
 
 
 def test_draws_of_a_fit_have_a_posterior_interval() -> None:
-    fit = small_fit("nfi, random heads")
+    fit = small_fit("nfi", heads="low_rank")
     draws = draw_fits(fit, draws=7, seed=1)
     found = sensitivity(draws, small_panel(), dates=SPAN)
     assert found["jacobian"].dims == ("chain", "date", "asset", "factor")

@@ -11,7 +11,7 @@ import xarray as xr
 
 from nfi_pyro.attribution.sensitivities.dated_laws import dated_laws
 from nfi_pyro.attribution.sensitivities.targets import TARGETS, Target
-from nfi_pyro.attribution.sensitivities.taylor import _expand, taylor_attribution, taylor_book
+from nfi_pyro.attribution.sensitivities.taylor import expand_law, taylor_attribution, taylor_book
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError
 from nfi_pyro.nets.jets import Jet
@@ -69,7 +69,7 @@ def quadratic_law() -> tuple[PricingLaw, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("base", ["zero", "mean", [0.3, -0.2, 0.1], {"a": 0.5, "c": 0.7}])
 def test_nothing_is_left_of_a_quadratic_law(base: Any) -> None:
     law, slope, bend = quadratic_law()
-    parts, point = _expand(law, Target(), base)
+    parts, point = expand_law(law, Target(), base)
     assert float(parts["remainder"].abs().max()) < 1e-15
     gap = law.beta - point
     torch.testing.assert_close(parts["linear"], (slope + bend @ point) * gap)
@@ -94,7 +94,7 @@ def test_what_is_left_shrinks_with_the_cube_of_the_distance() -> None:
     left = []
     for scale in (0.5, 0.25, 0.125):
         near = replace(law, beta=centre + scale * (law.beta - centre))
-        parts, _ = _expand(near, Target("standard_deviation"), centre.numpy())
+        parts, _ = expand_law(near, Target("standard_deviation"), centre.numpy())
         left.append(float(parts["remainder"].norm()))
     ratios = np.array(left[:-1]) / np.array(left[1:])
     assert ((ratios > 6.0) & (ratios < 10.0)).all(), ratios

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 import xarray as xr
 
+from nfi_pyro.attribution.fits import differences
 from nfi_pyro.attribution.results.coupling import CouplingScores
+from nfi_pyro.attribution.sensitivities.targets import is_kinked
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.diagnostics.block_bootstrap import draw_block_counts
 from nfi_pyro.diagnostics.dim_checks import require_options
@@ -17,6 +19,7 @@ from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.chains import as_chains
 from nfi_pyro.posterior.exposure_pricing import PricingLaw, pricing_laws, require_exposure_pricing
+from nfi_pyro.posterior.intervals import attained_level
 from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit
 
@@ -28,7 +31,6 @@ _WHERE = "coupling_scores"
 _BOUNDS = (0.025, 0.975)
 _LONGEST_BLOCK = 10
 _DECIMAL = {"units": "decimal return"}
-_FLAT = 1e-9  # slopes that differ by this share of the largest, or less, differ by rounding
 
 
 class ZeroHessianWarning(UserWarning):
@@ -136,7 +138,8 @@ def coupling_scores(
         If a model prices on hidden features (factor_vae), there is one factor only, no date has
         two assets, an option is out of range, or the fits are of several models, specs or labels.
         Restarts of a model that learns its exposures are refused too: factor z0 of one is not z0
-        of another. Fits count as draws of one when they share seed and provenance.
+        of another. Fits count as draws of one when they share seed and provenance, as those
+        of `draw_fits` do.
     SplitError, PanelError
         If no date has a full window, or the panel is not the fits' kind.
     """
@@ -162,7 +165,7 @@ def coupling_scores(
 def _over_chains(by_chain: dict[str, np.ndarray]) -> tuple[Bounds, str]:
     """Return the range over fits, and what it is."""
     n_chains = len(by_chain["score"])
-    share = (n_chains - 1) / (n_chains + 1)
+    share = attained_level(n_chains, 1.0)
     interval = (
         f"smallest and largest over {n_chains} fits; one more falls between them with probability "
         f"{share:.2f}"
@@ -212,19 +215,15 @@ def checked_chains(fits: SVIFit | Sequence[SVIFit]) -> tuple[SVIFit, ...]:
     first = chains[0]
     require_exposure_pricing(first)
     for place, fit in enumerate(chains[1:], start=1):
-        facts = {
-            "model": (first.model.name, fit.model.name),
-            "spec": (first.model.spec, fit.model.spec),
-            "label": (first.label, fit.label),
-        }
-        other = [name for name, (one, two) in facts.items() if one != two]
+        other = differences(first, fit)
         if other:
             raise SpecError(
                 f"fits must be restarts or draws of one model; got another {', '.join(other)} at "
                 f"fit {place}. Pass fits of one model, label and panel."
             )
-        drawn = (first.seed, first.provenance) == (fit.seed, fit.provenance)
-        if not first.model.uses_exposures and not drawn:
+        # A draw's number apart, all of it is the same.
+        one, two = ((own.seed, own.provenance | {"head_draw": 0}) for own in (first, fit))
+        if not first.model.uses_exposures and one != two:
             raise SpecError(
                 f"fits must have the same factors; got a restart of {first.model.name} at fit "
                 f"{place}, whose learned factors are others under the same names. Pass one fit at "
@@ -252,7 +251,9 @@ def _over_dates(fit: SVIFit, panel: Panel, dates: DateRange | None) -> _Walk:
             continue
         found.append(own)
         bent = bent or bool(own.score.any())
-        kinked = kinked or (not bent and _is_kinked(law))
+        if not (bent or kinked):
+            with torch.no_grad():
+                kinked = is_kinked(law.jacobian(), law.hessian())
     if kinked and not bent:
         warnings.warn(
             f"the Hessian of this {fit.model.name} is 0 everywhere though its slopes differ "
@@ -266,14 +267,6 @@ def _over_dates(fit: SVIFit, panel: Panel, dates: DateRange | None) -> _Walk:
         np.array([getattr(own, name) for own in found]).reshape(len(found), size) for name in SCORES
     )
     return _Walk(score, signed, factors, n_skipped)
-
-
-def _is_kinked(law: PricingLaw) -> bool:
-    """Return whether slopes differ between the assets of a date without any second derivative."""
-    with torch.no_grad():
-        slope, bend = law.jacobian().numpy(), law.hessian().numpy()
-    differ = np.ptp(slope, axis=0).max() > _FLAT * np.abs(slope).max()
-    return bool(differ) and not bend.any()
 
 
 def _label(

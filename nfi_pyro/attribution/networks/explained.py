@@ -1,20 +1,20 @@
 """One date of a fit as a differentiable function of its inputs, and the pass over such dates."""
 
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.networks.book_moments import CopulaColumns
+from nfi_pyro.attribution.book_moments import CopulaColumns, unit_of
+from nfi_pyro.attribution.fits import wide_batch, wide_model
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.training.windows import PanelBatch
-from nfi_pyro.dims import CHAIN
+from nfi_pyro.dims import ASSET, DATE, FACTOR, FEATURE, LAG
 from nfi_pyro.distributions.factor_mixture import FactorMixture
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.errors import SpecError
@@ -23,12 +23,11 @@ from nfi_pyro.nets.predictor import Trunk
 from nfi_pyro.nets.standardise import with_intercept
 from nfi_pyro.nfi import NFI
 from nfi_pyro.posterior.blocks import DateRange, PanelPass, open_pass
-from nfi_pyro.posterior.chains import as_chains
+from nfi_pyro.posterior.dated_weights import DatedWeights
 from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit
 
 PRIORS = ("moves", "held")
-Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
 
 @dataclass(frozen=True)
@@ -218,6 +217,50 @@ class ExplainedPass:
                 columns=columns,
             )
 
+    def walk(
+        self, book: DatedWeights, table: xr.Dataset, model: Any | None = None
+    ) -> Iterator[tuple[int, ExplainedDate, Tensor]]:
+        """Yield position, date and weights (row,) where an asset of the book has a law.
+
+        `uncovered` of the table is filled on the way.
+        """
+        for place, day in enumerate(self.explained(model)):
+            own = book.on(place, day.kept)
+            if own is not None:
+                table["uncovered"].values[place] = own.uncovered
+                yield place, day, torch.from_numpy(own.weights)
+
+    def empty_table(
+        self,
+        dims: Mapping[str, tuple[str, ...]],
+        units: Mapping[str, str] | None = None,
+        **labels: Sequence[str],
+    ) -> xr.Dataset:
+        """Return variables by date as they are where no asset of the book has a law.
+
+        NaN, but for `uncovered`, which is 1 and there in any case.
+
+        Parameters
+        ----------
+        dims : mapping of str to tuple of str
+            Dimensions of each variable after the date.
+        units : mapping of str to str, optional
+            Of variables that are not in the fit's unit.
+        **labels : sequence of str
+            Coordinates of dimensions other than asset, lag, feature and factor.
+        """
+        known: dict[str, Any] = {DATE: self.dates, ASSET: self.assets, LAG: self.lags}
+        known |= {FEATURE: list(self.features), FACTOR: list(self.factors)}
+        known |= {dim: list(names) for dim, names in labels.items()}
+        share = {"units": "share of absolute weight"}
+        variables: dict[str, Any] = {"uncovered": (DATE, np.ones(len(self.dates)), share)}
+        for name, others in dims.items():
+            own = (DATE, *others)
+            values = np.full([len(known[dim]) for dim in own], np.nan)
+            variables[name] = (own, values, {"units": (units or {}).get(name, unit_of(self.fit))})
+        used = {DATE}.union(*dims.values())
+        return xr.Dataset(variables, {dim: known[dim] for dim in known if dim in used})
+
 
 def open_explained(fit: SVIFit, panel: Panel, dates: DateRange | None) -> ExplainedPass:
     """Return the dates of a panel as functions of a fit's inputs.
@@ -243,41 +286,6 @@ def open_explained(fit: SVIFit, panel: Panel, dates: DateRange | None) -> Explai
     return ExplainedPass(fit, visit, tuple(names), tuple(factors))
 
 
-def wide_model(fit: SVIFit) -> Any:
-    """Return a fit's networks in double precision, without gradients.
-
-    Random last layers are at the guide's location, where a fit leaves them.
-    """
-    wide = deepcopy(fit.model).double().eval()
-    for parameter in wide.parameters():
-        parameter.requires_grad_(False)
-    return wide
-
-
-def check_fits(fits: SVIFit | Sequence[SVIFit]) -> tuple[SVIFit, ...]:
-    """Return the fits, restarts or draws of one model.
-
-    Raises
-    ------
-    SpecError
-        If there is none, or they are of several models or labels.
-    """
-    chains = as_chains(fits)
-    if not chains:
-        raise SpecError("fits must hold at least one fit; got none. Pass one, or restarts.")
-    for place, fit in enumerate(chains[1:], start=1):
-        pairs = {"model": (chains[0].model.name, fit.model.name)}
-        pairs["label"] = (str(chains[0].label), str(fit.label))
-        pairs["spec"] = (str(chains[0].model.spec), str(fit.model.spec))
-        other = [name for name, (one, two) in pairs.items() if one != two]
-        if other:
-            raise SpecError(
-                f"fits must be restarts of one model; got another {', '.join(other)} at fit "
-                f"{place}. Explain them one by one."
-            )
-    return chains
-
-
 def check_prior(prior: str) -> None:
     """Refuse an unknown word for what the factors' prior does.
 
@@ -291,33 +299,6 @@ def check_prior(prior: str) -> None:
 
 def _given(model: Any, batch: PanelBatch) -> tuple[Tensor, PricingFunction]:
     """Return exposures (1, row, factor) as the pricing function takes them, and the function."""
-    exposures = None if batch.exposures is None else batch.exposures.double()
-    wide = replace(batch, features=batch.features.double(), exposures=exposures)
     with torch.no_grad():
-        context = model.context(wide)
+        context = model.context(wide_batch(batch))
         return model.exposures(context)[:, batch.tradable[0]], model.pricing(context, 0)
-
-
-def join_chains(arrays: Sequence[Labelled], fits: SVIFit | Sequence[SVIFit]) -> Labelled:
-    """Return one array with a first dimension `chain` where several fits were given.
-
-    Raises
-    ------
-    SpecError
-        If the fits differ in their dates, features or factors.
-    """
-    if isinstance(fits, SVIFit):
-        return arrays[0]
-    for place, array in enumerate(arrays[1:], start=1):
-        other = [
-            str(name)
-            for name in arrays[0].coords
-            if name not in array.coords or not array[name].equals(arrays[0][name])
-        ]
-        if other:
-            raise SpecError(
-                f"fits must be restarts of one model; got another {', '.join(other)} at fit "
-                f"{place}. Explain them one by one."
-            )
-    joined = xr.concat(arrays, dim=CHAIN, combine_attrs="override")
-    return joined.assign_coords({CHAIN: np.arange(len(arrays))})

@@ -2,24 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.networks.book_moments import check_target, explain_moment, unit_of
-from nfi_pyro.attribution.networks.explained import (
-    ExplainedDate,
-    ExplainedPass,
-    check_fits,
-    join_chains,
-    open_explained,
-)
+from nfi_pyro.attribution.book_moments import check_target, explain_moment
+from nfi_pyro.attribution.fits import check_fits, join_chains
+from nfi_pyro.attribution.networks.explained import ExplainedDate, ExplainedPass, open_explained
 from nfi_pyro.attribution.results.explanations import FactorHeatMap, LagHeatMap
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.dims import DATE, FACTOR, LAG
+from nfi_pyro.dims import FACTOR, LAG
 from nfi_pyro.errors import SpecError
 from nfi_pyro.nets.pricing import FactorLayer
 from nfi_pyro.posterior.blocks import DateRange
@@ -29,20 +24,6 @@ from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit
 
 PARTS = ("alpha", "noise", "linear")
-
-
-class HeatParts(NamedTuple):
-    """Maps of one fit, unrectified.
-
-    Attributes
-    ----------
-    parts : ndarray, shape (date, part, factor)
-    value, uncovered : ndarray, shape (date,)
-    """
-
-    parts: np.ndarray
-    value: np.ndarray
-    uncovered: np.ndarray
 
 
 def factor_gradcam(
@@ -110,24 +91,21 @@ def factor_gradcam(
     Deck A, lines 309-319, which say that no derivative is needed: the weights alpha are gradients.
     """
     chains = check_fits(fits)
-    found: list[tuple[xr.DataArray, ...]] = []
+    found = []
     for fit in chains:
         require_factor_axis(fit)
         check_target(target, fit)
         opened = open_explained(fit, panel, dates)
         book = DatedWeights(weights, opened.dates, opened.assets)
         own = factor_heat(opened, book, target)
-        unit, date = {"units": unit_of(fit)}, {DATE: opened.dates}
-        coords: dict[str, Any] = {**date, "part": list(PARTS), FACTOR: list(opened.factors)}
-        parts = xr.DataArray(own.parts, coords, (DATE, "part", FACTOR), "parts", unit)
-        heat = parts.sum("part", skipna=False, keep_attrs=True)
-        found.append((_rectify(heat, relu), parts, *_label_value(own, date, unit)))
-    heat, parts, value, uncovered = (join_chains(rows, fits) for rows in zip(*found, strict=True))
+        heat = own["parts"].sum("part", skipna=False, keep_attrs=True)
+        found.append(own.assign(heat=_rectify(heat, relu)))
+    joined = join_chains(found, fits)
     return FactorHeatMap(
-        heat=heat.rename("heat"),
-        parts=parts,
-        value=value,
-        uncovered=uncovered,
+        heat=joined["heat"],
+        parts=joined["parts"],
+        value=joined["value"],
+        uncovered=joined["uncovered"],
         target=target,
         rectified=relu,
         comparable=factors_comparable(chains),
@@ -170,9 +148,8 @@ def lag_gradcam(
     WeightsError, ShapeError, SplitError, PanelError
         As in `factor_gradcam`.
     """
-    chains = check_fits(fits)
-    found: list[tuple[xr.DataArray, ...]] = []
-    for fit in chains:
+    found = []
+    for fit in check_fits(fits):
         if fit.model.uses_exposures:
             raise SpecError(
                 f"a heat map of lags must be of a model that reads windows; got {fit.model.name}, "
@@ -181,36 +158,27 @@ def lag_gradcam(
         check_target(target, fit)
         opened = open_explained(fit, panel, dates)
         book = DatedWeights(weights, opened.dates, opened.assets)
-        cells = np.full((len(opened.dates), len(opened.lags)), np.nan)
-        own = HeatParts(cells, np.full(len(cells), np.nan), np.ones(len(cells)))
-        for place, day in enumerate(opened.explained()):
-            held = book.on(place, day.kept)
-            if held is None:
-                continue
-            own.uncovered[place] = held.uncovered
-            share = torch.from_numpy(held.weights)
-            cells[place], own.value[place] = _lag_heat(day, share, target)
-        unit, date = {"units": unit_of(fit)}, {DATE: opened.dates}
-        array = xr.DataArray(cells, {**date, LAG: opened.lags}, (DATE, LAG), "heat", unit)
-        found.append((_rectify(array, relu), *_label_value(own, date, unit)))
-    heat, value, uncovered = (join_chains(rows, fits) for rows in zip(*found, strict=True))
-    return LagHeatMap(heat, value, uncovered, target, relu)
+        own = opened.empty_table({"heat": (LAG,), "value": ()})
+        for place, day, share in opened.walk(book, own):
+            own["heat"].values[place], own["value"].values[place] = _lag_heat(day, share, target)
+        found.append(own.assign(heat=_rectify(own["heat"], relu)))
+    joined = join_chains(found, fits)
+    return LagHeatMap(joined["heat"], joined["value"], joined["uncovered"], target, relu)
 
 
 def factor_heat(
     opened: ExplainedPass, book: DatedWeights, target: str, model: Any | None = None
-) -> HeatParts:
-    """Return the unrectified maps of every date, by the fit's networks or others of their kind."""
-    shape = (len(opened.dates), len(PARTS), len(opened.factors))
-    parts, value = np.full(shape, np.nan), np.full(shape[0], np.nan)
-    uncovered = np.ones(shape[0])
-    for place, day in enumerate(opened.explained(model)):
-        held = book.on(place, day.kept)
-        if held is None:
-            continue
-        uncovered[place] = held.uncovered
-        parts[place], value[place] = _factor_heat(day, torch.from_numpy(held.weights), target)
-    return HeatParts(parts, value, uncovered)
+) -> xr.Dataset:
+    """Return the unrectified maps of every date, by the fit's networks or others of their kind.
+
+    `parts` (date, part, factor), `value` (date,) and `uncovered` (date,), as in `FactorHeatMap`.
+    """
+    found = opened.empty_table({"parts": ("part", FACTOR), "value": ()}, part=PARTS)
+    for place, day, share in opened.walk(book, found, model):
+        found["parts"].values[place], found["value"].values[place] = _factor_heat(
+            day, share, target
+        )
+    return found
 
 
 def _factor_heat(day: ExplainedDate, weights: Tensor, target: str) -> tuple[np.ndarray, float]:
@@ -292,17 +260,6 @@ def _gradients(y: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
 def _rectify(heat: xr.DataArray, relu: bool) -> xr.DataArray:
     """Return the map without what is below 0, where asked for; NaN stays."""
     return heat.clip(min=0.0, keep_attrs=True) if relu else heat
-
-
-def _label_value(
-    own: HeatParts, date: dict[str, np.ndarray], unit: dict[str, str]
-) -> tuple[xr.DataArray, xr.DataArray]:
-    """Return y and the share without a law by date."""
-    share = {"units": "share of absolute weight"}
-    return (
-        xr.DataArray(own.value, date, (DATE,), "value", unit),
-        xr.DataArray(own.uncovered, date, (DATE,), "uncovered", share),
-    )
 
 
 def require_factor_axis(fit: SVIFit) -> None:

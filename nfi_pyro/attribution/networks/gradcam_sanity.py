@@ -8,13 +8,9 @@ import xarray as xr
 from scipy.stats import spearmanr
 from torch import nn
 
-from nfi_pyro.attribution.networks.book_moments import check_target
-from nfi_pyro.attribution.networks.explained import (
-    check_fits,
-    join_chains,
-    open_explained,
-    wide_model,
-)
+from nfi_pyro.attribution.book_moments import check_target
+from nfi_pyro.attribution.fits import check_fits, join_chains, wide_model
+from nfi_pyro.attribution.networks.explained import open_explained
 from nfi_pyro.attribution.networks.gradcam import factor_heat, require_factor_axis
 from nfi_pyro.attribution.results.explanations import HeatMapSanity
 from nfi_pyro.data.panel import Panel
@@ -73,15 +69,14 @@ def gradcam_sanity(
         opened = open_explained(fit, panel, dates)
         book = DatedWeights(weights, opened.dates, opened.assets)
         model = wide_model(fit)
-        before = factor_heat(opened, book, target, model).parts.sum(1)
+        before = factor_heat(opened, book, target, model)["parts"].values.sum(1)
         rng = np.random.default_rng(seed)
         layers = forecast_layers(model)
         rows = []
         for _, layer in layers:
             _randomise(layer, rng)
-            rows.append(
-                _rank_correlation(before, factor_heat(opened, book, target, model).parts.sum(1))
-            )
+            after = factor_heat(opened, book, target, model)["parts"].values.sum(1)
+            rows.append(_rank_correlation(before, after))
         n_cells = int(np.isfinite(before).sum())
         names = [name for name, _ in layers]
         attrs = {"units": "1", "long_name": "Spearman correlation with the fit's map"}

@@ -1,7 +1,7 @@
 """Integrated gradients: a book's expected return or risk, split over features and lags."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,14 +9,9 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from nfi_pyro.attribution.networks.book_moments import check_target, explain_moment, unit_of
-from nfi_pyro.attribution.networks.explained import (
-    ExplainedDate,
-    ExplainedPass,
-    check_fits,
-    join_chains,
-    open_explained,
-)
+from nfi_pyro.attribution.book_moments import check_target, explain_moment
+from nfi_pyro.attribution.fits import check_fits, join_chains
+from nfi_pyro.attribution.networks.explained import ExplainedDate, ExplainedPass, open_explained
 from nfi_pyro.attribution.results.explanations import FeatureAttribution
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET, DATE, FEATURE, LAG
@@ -98,14 +93,8 @@ def integrated_gradients(
     ----------
     fits : SVIFit or sequence of SVIFit
         Of any pricing model; several are restarts of one model.
-    panel : Panel
-        With the fits' features and exposures; its `forward_return` is not read.
-    weights : mapping, Series, DataArray (asset,) or (date, asset), str, or None
-        The book in fractions of capital, or the name of one asset. Default: equal weights of the
-        assets that have a law on the date.
-    target : {"mean", "standard_deviation"}
-    dates : pair of str, optional
-        First and last date, inclusive, see `open_pass`. By default every date with a full window.
+    panel, weights, target, dates
+        As in `factor_gradcam`.
     path : IntegrationPath, optional
     by_asset : bool
         Whether to keep the assets apart too: as many numbers as the panel has for those dates.
@@ -129,23 +118,19 @@ def integrated_gradients(
     .. [1] Sundararajan, Taly, Yan (2017). Axiomatic attribution for deep networks. ICML.
     """
     path = IntegrationPath() if path is None else path
-    found: list[dict[str, xr.DataArray]] = []
+    found = []
     for fit in check_fits(fits):
         check_target(target, fit)
         opened = open_explained(fit, panel, dates)
         book = DatedWeights(weights, opened.dates, opened.assets)
-        arrays = _empty(opened, by_asset)
-        for place, day in enumerate(opened.explained()):
-            held = book.on(place, day.kept)
-            if held is None:
-                continue
-            arrays["uncovered"][place] = held.uncovered
-            own = _integrate(day, torch.from_numpy(held.weights), target, path)
-            _write(arrays, place, own, day.kept)
-        found.append(_label(arrays, opened, path))
-    joined = {name: join_chains([one[name] for one in found], fits) for name in found[0]}
+        own = _empty(opened, by_asset)
+        for place, day, share in opened.walk(book, own):
+            _write(own, place, _integrate(day, share, target, path), day.kept)
+        complete = (own["completeness_error"] < path.tolerance).assign_attrs(units="1")
+        found.append(own.assign(complete=complete))
+    joined = join_chains(found, fits)
     return FeatureAttribution(
-        **{"by_asset": None, **joined},  # type: ignore[arg-type]
+        **{"by_asset": None, **joined.data_vars},  # type: ignore[arg-type]
         target=target,
         baseline=path.baseline,
         prior=path.prior,
@@ -207,53 +192,23 @@ def _baseline(inputs: Tensor, kind: str) -> Tensor:
     return inputs.quantile(0.5, dim=1, keepdim=True).expand_as(inputs)
 
 
-def _empty(opened: ExplainedPass, by_asset: bool) -> dict[str, np.ndarray]:
-    """Return arrays for every date, as they are where there is no value."""
-    n_dates, cells = len(opened.dates), (len(opened.lags), len(opened.features))
-    arrays = {
-        "attribution": np.full((n_dates, *cells), np.nan),
-        **{
-            name: np.full(n_dates, np.nan)
-            for name in ("value", "baseline_value", "completeness_error")
-        },
-        "nodes": np.zeros(n_dates, dtype=int),
-        "uncovered": np.ones(n_dates),
-    }
+def _empty(opened: ExplainedPass, by_asset: bool) -> xr.Dataset:
+    """Return the variables of every date, as they are where there is no value."""
+    dims: dict[str, tuple[str, ...]] = {"attribution": (LAG, FEATURE)}
+    dims |= dict.fromkeys(("value", "baseline_value", "completeness_error"), ())
     if by_asset:
-        arrays["by_asset"] = np.full((n_dates, len(opened.assets), *cells), np.nan)
-    return arrays
+        dims["by_asset"] = (ASSET, LAG, FEATURE)
+    found = opened.empty_table(dims, {"completeness_error": "1"})
+    return found.assign(nodes=(DATE, np.zeros(len(opened.dates), dtype=int), {"units": "1"}))
 
 
-def _write(arrays: dict[str, np.ndarray], place: int, own: _Integral, kept: np.ndarray) -> None:
-    """Put one date's integrals into the arrays; lags from the signal date back."""
+def _write(found: xr.Dataset, place: int, own: _Integral, kept: np.ndarray) -> None:
+    """Put one date's integrals into the variables; lags from the signal date back."""
     cells = own.cells[::-1]
-    arrays["attribution"][place] = cells.sum(1)
-    if "by_asset" in arrays:
-        arrays["by_asset"][place, kept] = cells.transpose(1, 0, 2)
-    arrays["value"][place] = own.value
-    arrays["baseline_value"][place] = own.baseline_value
-    arrays["completeness_error"][place] = own.error
-    arrays["nodes"][place] = own.nodes
-
-
-def _label(
-    arrays: dict[str, np.ndarray], opened: ExplainedPass, path: IntegrationPath
-) -> dict[str, xr.DataArray]:
-    """Return the arrays of one fit with names and units, and the flag."""
-    units = dict.fromkeys(arrays, unit_of(opened.fit))
-    units |= {"completeness_error": "1", "nodes": "1", "uncovered": "share of absolute weight"}
-    names: dict[str, Any] = {
-        DATE: opened.dates,
-        ASSET: opened.assets,
-        LAG: opened.lags,
-        FEATURE: list(opened.features),
-    }
-    dims = {"attribution": (DATE, LAG, FEATURE), "by_asset": (DATE, ASSET, LAG, FEATURE)}
-    found = {}
-    for name, values in arrays.items():
-        own = dims.get(name, (DATE,))
-        coords = {dim: names[dim] for dim in own}
-        found[name] = xr.DataArray(values, coords, own, name, {"units": units[name]})
-    complete = found["completeness_error"] < path.tolerance
-    found["complete"] = complete.rename("complete").assign_attrs(units="1")
-    return found
+    found["attribution"].values[place] = cells.sum(1)
+    if "by_asset" in found:
+        found["by_asset"].values[place, kept] = cells.transpose(1, 0, 2)
+    found["value"].values[place] = own.value
+    found["baseline_value"].values[place] = own.baseline_value
+    found["completeness_error"].values[place] = own.error
+    found["nodes"].values[place] = own.nodes

@@ -3,22 +3,20 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import xarray as xr
 
-from nfi_pyro.attribution.networks.book_moments import unit_of
+from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.networks.explained import (
+    ExplainedDate,
     ExplainedPass,
-    check_fits,
     check_prior,
-    join_chains,
     open_explained,
 )
 from nfi_pyro.attribution.networks.relevance_networks import LAYERS, DateRelevance, share_date
 from nfi_pyro.attribution.networks.relevance_rules import RelevanceRule
 from nfi_pyro.attribution.results.explanations import FeatureRelevance
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.dims import ASSET, DATE, FEATURE, LAG
+from nfi_pyro.dims import ASSET, FEATURE, LAG
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.dated_weights import DatedWeights, Held
 from nfi_pyro.svi.trained import SVIFit
@@ -57,13 +55,8 @@ def layer_relevance(
     ----------
     fits : SVIFit or sequence of SVIFit
         Of any pricing model; several are restarts of one model.
-    panel : Panel
-        With the fits' features and exposures; its `forward_return` is not read.
-    weights : mapping, Series, DataArray (asset,) or (date, asset), str, or None
-        The book in fractions of capital, or the name of one asset. Default: equal weights of the
-        assets that have a law on the date.
-    dates : pair of str, optional
-        First and last date, inclusive, see `open_pass`. By default every date with a full window.
+    panel, weights, dates
+        As in `factor_gradcam`.
     rule : RelevanceRule, optional
         Default: epsilon.
     prior : {"moves", "held"}
@@ -92,24 +85,18 @@ def layer_relevance(
     """
     rule = RelevanceRule() if rule is None else rule
     check_prior(prior)
-    found: list[dict[str, xr.DataArray]] = []
+    found = []
     for fit in check_fits(fits):
         opened = open_explained(fit, panel, dates)
         book = DatedWeights(weights, opened.dates, opened.assets)
-        arrays, layers = _empty(opened, by_asset), layers_of(fit)
-        arrays["bias"] = np.full((len(opened.dates), len(layers)), np.nan)
-        for place, day in enumerate(opened.explained()):
-            held = book.on(place, day.kept)
-            if held is None:
-                continue
-            arrays["uncovered"][place] = held.uncovered
-            share = torch.from_numpy(held.weights)
-            own = share_date(rule, day, share, held=prior == "held")
-            _write(arrays, place, own, day.kept, layers)
-        found.append(_label(arrays, opened, layers))
-    joined = {name: join_chains([one[name] for one in found], fits) for name in found[0]}
+        own = _empty(opened, by_asset)
+        for place, day, share in opened.walk(book, own):
+            _write(own, place, share_date(rule, day, share, held=prior == "held"), day)
+        conserved = (own["conservation_error"] < TOLERANCE).assign_attrs(units="1")
+        found.append(own.assign(conserved=conserved))
+    joined = join_chains(found, fits)
     return FeatureRelevance(
-        **{"by_asset": None, **joined},  # type: ignore[arg-type]
+        **{"by_asset": None, **joined.data_vars},  # type: ignore[arg-type]
         rule=rule.describe(),
         prior=prior,
     )
@@ -122,66 +109,28 @@ def layers_of(fit: SVIFit) -> tuple[str, ...]:
     return ("price",) if fit.model.name == "linear_factor" else ("alpha",)
 
 
-def _empty(opened: ExplainedPass, by_asset: bool) -> dict[str, np.ndarray]:
-    """Return arrays for every date, as they are where there is no value."""
-    n_dates, cells = len(opened.dates), (len(opened.lags), len(opened.features))
-    arrays = {
-        "relevance": np.full((n_dates, *cells), np.nan),
-        **{name: np.full(n_dates, np.nan) for name in ("bias_share", "value")},
-        "conservation_error": np.full(n_dates, np.nan),
-        "uncovered": np.ones(n_dates),
-    }
+def _empty(opened: ExplainedPass, by_asset: bool) -> xr.Dataset:
+    """Return the variables of every date, as they are where there is no value."""
+    dims: dict[str, tuple[str, ...]] = {"relevance": (LAG, FEATURE), "bias": (LAYER,)}
+    dims |= dict.fromkeys(("value", "bias_share", "conservation_error"), ())
     if by_asset:
-        arrays["by_asset"] = np.full((n_dates, len(opened.assets), *cells), np.nan)
-    return arrays
+        dims["by_asset"] = (ASSET, LAG, FEATURE)
+    pure = dict.fromkeys(("bias_share", "conservation_error"), "1")
+    return opened.empty_table(dims, pure, layer=layers_of(opened.fit))
 
 
-def _write(
-    arrays: dict[str, np.ndarray],
-    place: int,
-    own: DateRelevance,
-    kept: np.ndarray,
-    layers: tuple[str, ...],
-) -> None:
-    """Put one date's relevance into the arrays; lags from the signal date back."""
-    cells = own.cells.numpy()[::-1]
-    relevance, bias = cells.sum(1), np.array([own.bias[name] for name in layers])
+def _write(found: xr.Dataset, place: int, own: DateRelevance, day: ExplainedDate) -> None:
+    """Put one date's relevance into the variables; lags from the signal date back."""
+    cells, unit = own.cells.numpy()[::-1], day.return_scale
+    relevance = cells.sum(1)
+    bias = np.array([own.bias[str(name)] for name in found[LAYER].values])
     gap = abs(relevance.sum() + bias.sum() - own.value)
     size, constant = np.abs(relevance).sum(), np.abs(bias).sum()
-    arrays["relevance"][place] = relevance
-    arrays["bias"][place] = bias
-    arrays["value"][place] = own.value
-    arrays["bias_share"][place] = constant / (size + constant) if size + constant > 0.0 else 0.0
-    arrays["conservation_error"][place] = gap / (size + constant) if gap > 0.0 else 0.0
-    if "by_asset" in arrays:
-        arrays["by_asset"][place, kept] = cells.transpose(1, 0, 2)
-
-
-def _label(
-    arrays: dict[str, np.ndarray], opened: ExplainedPass, layers: tuple[str, ...]
-) -> dict[str, xr.DataArray]:
-    """Return the arrays of one fit with names, units and decimal values, and the flag."""
-    decimal = ("relevance", "by_asset", "bias", "value")
-    names = {
-        DATE: opened.dates,
-        ASSET: opened.assets,
-        LAG: opened.lags,
-        FEATURE: list(opened.features),
-        LAYER: list(layers),
-    }
-    dims = {
-        "relevance": (DATE, LAG, FEATURE),
-        "by_asset": (DATE, ASSET, LAG, FEATURE),
-        "bias": (DATE, LAYER),
-    }
-    found = {}
-    for name, values in arrays.items():
-        own = dims.get(name, (DATE,))
-        unit = unit_of(opened.fit) if name in decimal else "1"
-        scaled = values * opened.fit.return_scale if name in decimal else values
-        coords = {dim: names[dim] for dim in own}
-        found[name] = xr.DataArray(scaled, coords, own, name, {"units": unit})
-    found["uncovered"].attrs["units"] = "share of absolute weight"
-    conserved = found["conservation_error"] < TOLERANCE
-    found["conserved"] = conserved.rename("conserved").assign_attrs(units="1")
-    return found
+    share = constant / (size + constant) if size + constant > 0.0 else 0.0
+    found["relevance"].values[place] = relevance * unit
+    found["bias"].values[place] = bias * unit
+    found["value"].values[place] = own.value * unit
+    found["bias_share"].values[place] = share
+    found["conservation_error"].values[place] = gap / (size + constant) if gap > 0.0 else 0.0
+    if "by_asset" in found:
+        found["by_asset"].values[place, day.kept] = cells.transpose(1, 0, 2) * unit

@@ -16,11 +16,10 @@ from nfi_pyro.attribution.results.brinson import (
     UNALLOCATED,
     BrinsonAttribution,
 )
+from nfi_pyro.attribution.returns.brinson_draws import name_dates
 from nfi_pyro.attribution.returns.brinson_inputs import Books, Groups, Unallocated, read_books
 from nfi_pyro.diagnostics.dim_checks import require_same_labels
-from nfi_pyro.dims import DATE
 from nfi_pyro.errors import ShapeError, SpecError, name_places
-from nfi_pyro.linear_factor.cells import day
 
 Method = Literal["bf", "bhb"]
 Interaction = Literal["separate", "selection", "allocation"]
@@ -188,11 +187,9 @@ def add_trading(
     account = portfolio_return.transpose(*holdings.dims).to_numpy().astype(np.float64)
     wrong = ~np.isfinite(account)
     if wrong.any():
-        lost = wrong.any(axis=tuple(range(wrong.ndim - 1)))
-        days = [day(label) for label in holdings.get_index(DATE)[np.flatnonzero(lost)]]
         raise SpecError(
-            f"portfolio_return must be finite; got NaN or infinite ones on {name_places(days)} at "
-            f"{where}. Drop the dates from weights and returns."
+            "portfolio_return must be finite; got NaN or infinite ones on "
+            f"{name_dates(wrong, holdings)} at {where}. Drop the dates from weights and returns."
         )
     return _with_trading(attribution, account)
 

@@ -1,15 +1,42 @@
-"""Effects of many draws, as means and central intervals."""
+"""Arrays by date and draw: their order, and effects of many draws as means and intervals."""
 
 import math
 
+import numpy as np
 import xarray as xr
 
 from nfi_pyro.diagnostics.dim_checks import require_probability
-from nfi_pyro.dims import CHAIN, DRAW
-from nfi_pyro.errors import SpecError
+from nfi_pyro.dims import CHAIN, DATE, DRAW
+from nfi_pyro.errors import SpecError, name_places
+from nfi_pyro.linear_factor.cells import day
 
 SAMPLE = "sample"
 DRAW_DIMS = (CHAIN, DRAW, SAMPLE)
+
+
+def draws_first(array: xr.DataArray, what: str, where: str) -> xr.DataArray:
+    """Return an array in float64, draws first, then `date`, which must increase, then the rest.
+
+    Raises
+    ------
+    SpecError
+        If dates do not increase.
+    """
+    dates = array.get_index(DATE)
+    if not (dates.is_monotonic_increasing and dates.is_unique):
+        raise SpecError(
+            f"dates must increase; got {what} in another order at {where}. Sort with "
+            ".sortby('date')."
+        )
+    draws = [dim for dim in array.dims if dim in DRAW_DIMS]
+    return array.transpose(*draws, DATE, ...).astype(np.float64)
+
+
+def name_dates(wrong: np.ndarray, array: xr.DataArray) -> str:
+    """Return the dates of an array's wrong cells, at most five, then a count."""
+    axis = array.dims.index(DATE)
+    found = wrong.any(axis=tuple(place for place in range(wrong.ndim) if place != axis))
+    return name_places(day(label) for label in array.get_index(DATE)[np.flatnonzero(found)])
 
 
 def summarise_effects(effects: xr.DataArray, *, level: float = 0.9) -> xr.Dataset:

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from nfi_pyro.attribution.results.brinson import TRADING, UNALLOCATED
-from nfi_pyro.attribution.returns.brinson_draws import DRAW_DIMS
+from nfi_pyro.attribution.returns.brinson_draws import DRAW_DIMS, draws_first
 from nfi_pyro.dims import ASSET, DATE
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError, name_places
 from nfi_pyro.linear_factor.cells import day
@@ -107,12 +107,7 @@ def _read_returns(returns: xr.DataArray) -> xr.DataArray:
             f"returns must be a DataArray over date and asset, or with draws over {DRAW_DIMS} too; "
             f"got {got} at {_WHERE}. Name the dimensions, or select one of the others."
         )
-    dates = returns.get_index(DATE)
-    if not (dates.is_monotonic_increasing and dates.is_unique):
-        raise SpecError(
-            f"dates must increase; got returns in another order at {_WHERE}. Sort with "
-            ".sortby('date')."
-        )
+    ordered = draws_first(returns, "returns", _WHERE)
     _require_unique(returns, "returns")
     if returns.attrs.get("unit") in ("rank", "excess"):
         raise SpecError(
@@ -120,8 +115,7 @@ def _read_returns(returns: xr.DataArray) -> xr.DataArray:
             f"{_WHERE}. Weights times ranks or excess returns are no portfolio return: pass what "
             "the assets returned."
         )
-    draws = [dim for dim in returns.dims if dim in DRAW_DIMS]
-    return returns.transpose(*draws, DATE, ASSET).astype(np.float64)
+    return ordered
 
 
 def _require_unique(array: xr.DataArray, what: str) -> None:

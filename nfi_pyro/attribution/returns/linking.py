@@ -6,11 +6,10 @@ import numpy as np
 import xarray as xr
 
 from nfi_pyro.attribution.results.brinson import EFFECT, GeometricEffects, LinkedEffects
-from nfi_pyro.attribution.returns.brinson_draws import DRAW_DIMS
+from nfi_pyro.attribution.returns.brinson_draws import DRAW_DIMS, draws_first, name_dates
 from nfi_pyro.diagnostics.dim_checks import require_same_labels
 from nfi_pyro.dims import DATE
 from nfi_pyro.errors import ShapeError, SpecError, name_places
-from nfi_pyro.linear_factor.cells import day
 
 Linker = Literal["carino", "menchero", "grap", "frongello"]
 SUM_TOLERANCE = 1e-10
@@ -218,14 +217,7 @@ def _read_effects(effects: xr.DataArray, what: str, where: str) -> xr.DataArray:
             f"{what} must be a DataArray with a dimension date and values; got {got} at {where}. "
             "Keep the dates apart."
         )
-    dates = effects.get_index(DATE)
-    if not (dates.is_monotonic_increasing and dates.is_unique):
-        raise SpecError(
-            f"dates must increase; got {what} in another order at {where}. Sort with "
-            ".sortby('date')."
-        )
-    draws = [dim for dim in effects.dims if dim in DRAW_DIMS]
-    ordered = effects.transpose(*draws, DATE, ...).astype(np.float64)
+    ordered = draws_first(effects, what, where)
     _require_finite(ordered, what, where)
     return ordered
 
@@ -255,8 +247,8 @@ def _require_finite(array: xr.DataArray, what: str, where: str) -> None:
     wrong = ~np.isfinite(array.to_numpy())
     if wrong.any():
         raise SpecError(
-            f"{what} must be finite; got NaN or infinite ones on {_days(wrong, array)} at {where}. "
-            "Drop the dates, or find what is missing."
+            f"{what} must be finite; got NaN or infinite ones on {name_dates(wrong, array)} at "
+            f"{where}. Drop the dates, or find what is missing."
         )
 
 
@@ -266,8 +258,9 @@ def _require_wealth(returns: xr.DataArray, what: str, where: str) -> None:
     wrong = values <= -1.0
     if wrong.any():
         raise SpecError(
-            f"{what} must be above -1; got {values[wrong][0]:.6g} on {_days(wrong, returns)} at "
-            f"{where}. Nothing compounds after a total loss: end the span before it."
+            f"{what} must be above -1; got {values[wrong][0]:.6g} on "
+            f"{name_dates(wrong, returns)} at {where}. Nothing compounds after a total loss: end "
+            "the span before it."
         )
 
 
@@ -278,13 +271,7 @@ def _require_sums(sums: xr.DataArray, active: xr.DataArray, where: str) -> None:
     if wrong.any():
         raise SpecError(
             f"effects of a date must sum to portfolio minus benchmark return within "
-            f"{SUM_TOLERANCE:g}; got a gap of up to {gap.max():.3g} on {_days(wrong, active)} at "
-            f"{where}. Add the residual as an effect of its own, and work in float64."
+            f"{SUM_TOLERANCE:g}; got a gap of up to {gap.max():.3g} on "
+            f"{name_dates(wrong, active)} at {where}. Add the residual as an effect of its own, "
+            "and work in float64."
         )
-
-
-def _days(wrong: np.ndarray, array: xr.DataArray) -> str:
-    """Return the dates of wrong cells, at most five, then a count."""
-    axis = array.dims.index(DATE)
-    found = wrong.any(axis=tuple(place for place in range(wrong.ndim) if place != axis))
-    return name_places(day(label) for label in array.get_index(DATE)[np.flatnonzero(found)])

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nfi_pyro.attribution.networks.explained import check_fits, join_chains
+from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.results.brinson import TRADING, LinkedEffects
 from nfi_pyro.attribution.results.realised import (
     OTHER_PARTS,
@@ -273,14 +273,13 @@ def _join(
     splits: Sequence[RealisedSplit], books: RealisedBooks, fits: SVIFit | Sequence[SVIFit]
 ) -> tuple[xr.DataArray, xr.DataArray | None, xr.Dataset]:
     """Return parts, their draws, and the factors, of all chains."""
-    found = [_label(split, books) for split in splits]
-    joined = {name: join_chains([own[name] for own in found], fits) for name in found[0]}
-    parts, draws = joined.pop("parts"), joined.pop("part_draws", None)
-    return parts, draws, xr.Dataset(joined)
+    joined = join_chains([_label(split, books) for split in splits], fits)
+    by_part = [str(name) for name in joined if PART in joined[name].dims]
+    return joined["parts"], joined.get("part_draws"), joined.drop_vars([*by_part, PART])
 
 
-def _label(split: RealisedSplit, books: RealisedBooks) -> dict[str, xr.DataArray]:
-    """Return what one fit says as labelled arrays, by name."""
+def _label(split: RealisedSplit, books: RealisedBooks) -> xr.Dataset:
+    """Return what one fit says."""
     days = {DATE: books.dates}
     names: dict[str, Any] = {**days, PART: [*split.names, UNCOVERED, TRADING]}
     by_factor: dict[str, Any] = {**days, FACTOR: list(split.factors)}
@@ -295,7 +294,7 @@ def _label(split: RealisedSplit, books: RealisedBooks) -> dict[str, xr.DataArray
     if split.draws is not None:
         whole = _whole(split.draws, split, books)
         found["part_draws"] = xr.DataArray(whole, names, (DRAW, DATE, PART), attrs=_DECIMAL)
-    return {name: array.rename(name) for name, array in found.items()}
+    return xr.Dataset(found)
 
 
 def _whole(parts: np.ndarray, split: RealisedSplit, books: RealisedBooks) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Realised returns of books in parts of factors and assets: by regression, or by posterior."""
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.networks.explained import wide_model
+from nfi_pyro.attribution.fits import wide_batch, wide_model
 from nfi_pyro.attribution.results.realised import ALPHA, NONLINEAR, SPECIFIC
 from nfi_pyro.attribution.returns.realised_books import RealisedBooks
 from nfi_pyro.data.checks.quality import DropLedger
@@ -171,9 +170,7 @@ def _law_arrays(
     means: list[Tensor] = []
     with torch.no_grad():
         for batch, _ in visit.windows.stream(visit.blocks(fit.config.block_size)):
-            exposures = None if batch.exposures is None else batch.exposures.double()
-            wide = replace(batch, features=batch.features.double(), exposures=exposures)
-            context = model.context(wide)
+            context = model.context(wide_batch(batch))
             law = model.law(context)
             betas.append(model.exposures(context) if model.uses_exposures else law.beta)
             means.append(law.marginal().mean * fit.return_scale)

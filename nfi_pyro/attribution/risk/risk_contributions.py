@@ -30,6 +30,7 @@ from nfi_pyro.attribution.risk.risk_slopes import (
     TAILS,
     RiskSlopes,
     deviation_slopes,
+    exact_slopes,
 )
 from nfi_pyro.attribution.risk.tail_contributions import TailWindow, tail_slopes
 from nfi_pyro.dims import ASSET, FACTOR
@@ -143,9 +144,7 @@ def linear_risk_contributions(model: LinearRiskModel, weights: Weights) -> RiskC
     exposure, beta = variance.exposure.to_numpy(), model.exposures.to_numpy()
     factor = model.factor_covariance.to_numpy() @ exposure / deviation
     asset = model.times(weights).to_numpy() / deviation
-    slopes = RiskSlopes(
-        deviation, 0.0, asset, np.zeros_like(asset), factor, np.zeros_like(factor), 0.0
-    )
+    slopes = exact_slopes(deviation, asset, factor)
     risk = _risk_parts(own, beta, slopes)
     names = [*(str(name) for name in model.exposures[FACTOR].to_numpy()), SPECIFIC]
     coords: dict[str, Any] = {MEASURE: (STANDARD_DEVIATION,), ASSET: assets, SOURCE: names}

@@ -39,6 +39,17 @@ class RiskSlopes(NamedTuple):
     own_error: float
 
 
+def exact_slopes(value: float, asset: np.ndarray, factor: np.ndarray) -> RiskSlopes:
+    """Return a measure and its slopes in closed form: without errors."""
+    return RiskSlopes(value, 0.0, asset, np.zeros_like(asset), factor, np.zeros_like(factor), 0.0)
+
+
+def expected_returns(law: PortfolioLaw) -> np.ndarray:
+    """Return the expected return of each asset, (asset,)."""
+    found: np.ndarray = law.specific_mean + law.beta @ law.factor_loc
+    return found
+
+
 def deviation_slopes(law: PortfolioLaw) -> RiskSlopes:
     """Return the standard deviation with ``Cov(r_i, r_p) / sd`` and ``Cov(z_k, r_p) / sd``.
 
@@ -64,4 +75,4 @@ def _exact(law: PortfolioLaw, value: float, multiple: float) -> RiskSlopes:
     share = multiple / law.standard_deviation
     asset = share * law.covariance.matvec(law.weights)
     factor = share * np.square(law.factor_scale) * law.exposure
-    return RiskSlopes(value, 0.0, asset, np.zeros_like(asset), factor, np.zeros_like(factor), 0.0)
+    return exact_slopes(value, asset, factor)

@@ -11,13 +11,13 @@ from nfi_pyro.attribution.risk.risk_contributions import (
     portfolio_with_variance,
     source_names,
 )
-from nfi_pyro.attribution.risk.risk_slopes import deviation_slopes
+from nfi_pyro.attribution.risk.risk_slopes import deviation_slopes, expected_returns
 from nfi_pyro.dims import ASSET
 from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.portfolio_law import Weights
 from nfi_pyro.posterior.return_forecast import Date, ReturnForecast
 
-_DECIMAL, _RATIO = {"units": "decimal return"}, {"units": "1"}
+_RATIO = {"units": "1"}
 
 
 def sharpe_contributions(
@@ -56,9 +56,11 @@ def sharpe_contributions(
     own_deviation = law.specific_variance / sd
     deviation = np.append(slopes.factor, own_deviation)
     mean = np.append(law.factor_loc, law.weights @ law.specific_mean)
-    asset_mean = law.specific_mean + law.beta @ law.factor_loc
     ratio = {"ratio": excess / sd, "sd": sd}
     sources = {SOURCE: source_names(forecast)}
+    by_asset = _terms(
+        parts.sum(axis=1), expected_returns(law), slopes.asset, {ASSET: law.assets}, **ratio
+    )
     by_source = _terms(parts.sum(axis=0), mean, deviation, sources, **ratio)
     return SharpeContributions(
         date=law.date,
@@ -66,7 +68,7 @@ def sharpe_contributions(
         expected_return=law.mean,
         standard_deviation=sd,
         risk_free=risk_free,
-        by_asset=_terms(parts.sum(axis=1), asset_mean, slopes.asset, {ASSET: law.assets}, **ratio),
+        by_asset=by_asset,
         by_source=by_source.assign(exposure=(SOURCE, exposure, _RATIO)),
         risk_free_contribution=-risk_free / sd,
     )

@@ -17,6 +17,7 @@ from nfi_pyro.attribution.risk.risk_slopes import (
     EXPECTED_SHORTFALL,
     VALUE_AT_RISK,
     RiskSlopes,
+    expected_returns,
     normal_tail_slopes,
 )
 from nfi_pyro.errors import SpecError
@@ -139,8 +140,7 @@ class _Sums:
         self, law: PortfolioLaw, losses: np.ndarray, beyond: np.ndarray, near: np.ndarray
     ) -> None:
         self.exposure, self.n_assets = law.exposure, len(law.assets)
-        asset_mean = law.specific_mean + law.beta @ law.factor_loc
-        self.centre = np.concatenate([asset_mean, law.factor_loc])
+        self.centre = np.concatenate([expected_returns(law), law.factor_loc])
         self.excess = losses + law.mean
         self.n_beyond, self.n_near, self.n_draws = beyond.sum(), near.sum(), len(losses)
         self.middle = losses[near].mean()

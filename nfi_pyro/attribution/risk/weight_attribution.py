@@ -7,7 +7,12 @@ import xarray as xr
 
 from nfi_pyro.attribution.results.contributions import WeightAttribution
 from nfi_pyro.attribution.risk.risk_contributions import describe_method, portfolio_with_variance
-from nfi_pyro.attribution.risk.risk_slopes import STANDARD_DEVIATION, TAILS, deviation_slopes
+from nfi_pyro.attribution.risk.risk_slopes import (
+    STANDARD_DEVIATION,
+    TAILS,
+    deviation_slopes,
+    expected_returns,
+)
 from nfi_pyro.attribution.risk.sharpe_contributions import check_risk_free
 from nfi_pyro.attribution.risk.tail_contributions import TailWindow, tail_slopes
 from nfi_pyro.dims import ASSET
@@ -80,7 +85,7 @@ def weight_attribution(
     window: TailWindow | None = None
     if target in TAILS:
         found, window = tail_slopes(law, level, draws=draws, seed=seed)
-        tail, mean = found[target], _asset_mean(law)
+        tail, mean = found[target], expected_returns(law)
         slopes = _Slopes(tail.value, tail.value_error, tail.asset - mean, tail.asset_error)
     else:
         slopes = _closed_form(law, target, risk_free)
@@ -106,15 +111,9 @@ def weight_attribution(
     )
 
 
-def _asset_mean(law: PortfolioLaw) -> np.ndarray:
-    """Return the expected return of each asset, (asset,)."""
-    found: np.ndarray = law.specific_mean + law.beta @ law.factor_loc
-    return found
-
-
 def _closed_form(law: PortfolioLaw, target: str, risk_free: float) -> _Slopes:
     """Return a target that is a function of mean and deviation, and its slopes."""
-    mean, deviation = _asset_mean(law), deviation_slopes(law)
+    mean, deviation = expected_returns(law), deviation_slopes(law)
     sd = deviation.value
     if target == MEAN:
         value, marginal = law.mean, mean

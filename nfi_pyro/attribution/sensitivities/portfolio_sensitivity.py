@@ -17,8 +17,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.networks.book_moments import CopulaColumns, score_covariance
-from nfi_pyro.attribution.networks.explained import check_fits, join_chains
+from nfi_pyro.attribution.book_moments import CopulaColumns, score_covariance
+from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.sensitivities.dated_laws import dated_laws
 from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
 from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives

@@ -14,10 +14,15 @@ from collections.abc import Iterable, Sequence
 import torch
 import xarray as xr
 
-from nfi_pyro.attribution.networks.explained import check_fits, join_chains
+from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.sensitivities.dated_laws import FixedFeatureLaw, dated_laws
 from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
-from nfi_pyro.attribution.sensitivities.targets import Target, TargetJets, chain_target
+from nfi_pyro.attribution.sensitivities.targets import (
+    Target,
+    TargetJets,
+    chain_target,
+    is_kinked,
+)
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET
 from nfi_pyro.errors import SpecError
@@ -171,9 +176,7 @@ def _check(order: int, chunk: int) -> None:
 
 def _warn_of_kinks(found: TargetJets) -> None:
     """Warn where interactions cannot be seen because the network is piecewise linear."""
-    if found.hessian is None or found.hessian.any() or len(found.gradient) < 2:
-        return
-    if (found.gradient - found.gradient[:1]).abs().max() > 1e-9 * found.gradient.abs().max():
+    if found.hessian is not None and is_kinked(found.gradient, found.hessian):
         warnings.warn(
             "second derivatives are 0 at every asset although first ones differ: the network is "
             "piecewise linear (ReLU), and its interactions are in its kinks. Use a smooth "

@@ -144,6 +144,18 @@ def chain_target(target: Target, jets: LawJets) -> TargetJets:
     return TargetJets(value.detach(), gradient, 0.5 * (hessian + hessian.mT))
 
 
+def is_kinked(gradient: Tensor, hessian: Tensor) -> bool:
+    """Return whether slopes (row, factor) differ though every second derivative is 0.
+
+    As those of a piecewise linear network do; slopes that differ by 1e-9 of the largest, or less,
+    differ by rounding.
+    """
+    if hessian.any() or len(gradient) < 2:
+        return False
+    gap = gradient.amax(0) - gradient.amin(0)
+    return bool(gap.max() > 1e-9 * gradient.abs().max())
+
+
 def _curvature(slope: Tensor, parameters: Tensor) -> Tensor:
     """Return second derivatives by the parameters, (row, parameter, parameter)."""
     columns = slope.flatten(-2)

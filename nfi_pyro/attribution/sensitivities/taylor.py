@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.networks.explained import check_fits, join_chains
+from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.sensitivities.dated_laws import FixedFeatureLaw, dated_laws
 from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
 from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives
@@ -78,7 +78,7 @@ def taylor_attribution(
     for fit in members:
         tables = DatedTables(panel[ASSET].values)
         for law in dated_laws(fit, panel, dates=dates):
-            parts, point = _expand(law, chosen, base)
+            parts, point = expand_law(law, chosen, base)
             if not pairs:
                 del parts["interaction"]
             tables.add(law, parts, {"base": point})
@@ -131,7 +131,7 @@ def taylor_book(found: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
     return xr.Dataset({**parts, "base": found["base"]}, attrs=found.attrs)
 
 
-def _expand(law: PricingLaw, target: Target, base: Base) -> tuple[dict[str, Tensor], Tensor]:
+def expand_law(law: PricingLaw, target: Target, base: Base) -> tuple[dict[str, Tensor], Tensor]:
     """Return the parts of one date by asset, and its base."""
     point = _base_of(law, base)
     # Where features are held, each asset has a law of its own at the base.
