@@ -28,11 +28,12 @@ def fit_small(name: str, panel: Panel, seed: int = 3, **changes: Any) -> SVIFit:
     entry, n_features = find_model(name), panel.sizes["feature"]
     sizes = {"n_features": n_features, "n_exposures": panel.sizes.get("factor", n_features)}
     known = SMALL | sizes | changes
-    spec, config = (
-        kind.model_validate({key: known[key] for key in known if key in kind.model_fields})
-        for kind in (entry.spec_class(), SVIConfig)
-    )
-    return fit_svi(entry.model_class()(spec), panel, config=config, seed=seed)
+
+    def read(kind: Any) -> Any:
+        return kind.model_validate({key: known[key] for key in known if key in kind.model_fields})
+
+    model = entry.model_class()(read(entry.spec_class()))
+    return fit_svi(model, panel, config=read(SVIConfig), seed=seed)
 
 
 def bend(fit: SVIFit, exposure: float = 1.0) -> SVIFit:
