@@ -14,8 +14,8 @@ from nfi_pyro.commands.attribution_task import AttributionTask
 
 FEW = 8
 """Dates on which features and lags are attributed, at most."""
-FEWEST = 4
-"""Dates on which maps are compared with those of random weights, at most."""
+FEWEST, CELLS = 4, 60
+"""Dates and cells on which maps are compared with those of random weights, about."""
 
 
 def heat_of(task: AttributionTask, target: str) -> FactorHeatMap:
@@ -32,9 +32,10 @@ def heat_of(task: AttributionTask, target: str) -> FactorHeatMap:
 
 def sanity_of(task: AttributionTask) -> HeatMapSanity:
     """Return how much random weights change the heat map of the expected return."""
-    return gradcam_sanity(
-        task.fit, task.panel, weights=task.book, dates=task.visit(FEWEST), seed=task.seed
-    )
+    model = task.fit.model
+    given = len(task.fit.provenance["exposures"]["names"]) if model.uses_exposures else 0
+    dates = task.visit(max(FEWEST, -(-CELLS // (given or model.spec.n_factors))))
+    return gradcam_sanity(task.fit, task.panel, weights=task.book, dates=dates, seed=task.seed)
 
 
 def features_of(task: AttributionTask) -> FeatureAttribution:

@@ -31,6 +31,7 @@ from nfi_pyro.svi.config import check_seed
 VALIDATION = "validation"
 DATES = 60
 EQUAL = "the equal-weight book"
+MOST_GROSS = 20.0
 
 
 def attribute(
@@ -116,6 +117,16 @@ def collect_attribution(
                 f"{what} must name assets of the panel; got unknown {name_places(unknown)}. Use "
                 "the panel's symbols, or leave these out."
             )
+        if table is not None and table.abs().sum() > MOST_GROSS:
+            raise WeightsError(
+                f"{what} must be fractions of capital; got a gross weight of "
+                f"{table.abs().sum():.4g}. Divide percents by 100."
+            )
+    if names is not None and not known & set(names.index):
+        raise WeightsError(
+            f"groups must name assets of the panel; got {name_places(names.index)}. Use the "
+            "panel's symbols."
+        )
     members = members_of(opened.folder, opened.fit, seed=seed)
     task = AttributionTask(opened, members, book, rival, names, n_dates, seed)
     return _contents(
@@ -171,8 +182,9 @@ def _contents(task: AttributionTask, book: str, benchmark: str) -> AttributionCo
         relevance=relevance,
         couplings=couplings,
         realised=realised,
-        brinson=None if compared is None else compared[0],
-        linked=None if compared is None else compared[1],
+        brinson=None if compared is None else compared.effects,
+        linked=None if compared is None else compared.linked,
+        unobserved=None if compared is None else compared.unobserved,
         hedge=hedge,
         styles=styles,
     )

@@ -1,5 +1,7 @@
 """Parts of an attribution page about risk and returns: Euler, realised, Brinson, hedge, styles."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -64,16 +66,33 @@ def realised_of(task: AttributionTask) -> RealisedAttribution:
 
 
 def couplings_of(task: AttributionTask) -> MinedCouplings:
-    """Return which pairs of exposures price returns together, on the span's dates."""
+    """Return which pairs of exposures price returns together on the validation dates."""
     if not isinstance(task.fit.model, ExposurePricing):
         raise SpecError(
             f"couplings must come from a law of exposures; {task.fit.model.name} prices hidden "
             "features."
         )
-    return mine_couplings(task.fit, task.panel, discovery=_days(task), seed=task.seed)
+    split, confirmation = task.fit.split, None
+    if task.opened.span_name == "test":  # what validation dates found is confirmed on later ones
+        confirmation = _days(task)
+    return mine_couplings(
+        task.fit,
+        task.panel,
+        discovery=(split.validation.first, split.validation.last),
+        confirmation=confirmation,
+        seed=task.seed,
+    )
 
 
-def brinson_of(task: AttributionTask) -> tuple[BrinsonAttribution, LinkedEffects]:
+class Compared(NamedTuple):
+    """A book against its benchmark, and the mean share of weight of each without a return."""
+
+    effects: BrinsonAttribution
+    linked: LinkedEffects
+    unobserved: tuple[float, float]
+
+
+def brinson_of(task: AttributionTask) -> Compared:
     """Return the book against its benchmark by group, on each date and linked.
 
     Raises
@@ -96,7 +115,9 @@ def brinson_of(task: AttributionTask) -> tuple[BrinsonAttribution, LinkedEffects
         )
     returns = task.panel["forward_return"].sel({DATE: task.dates[:: _horizon(task)]})
     returns = returns.isel({DATE: np.isfinite(returns.values).any(axis=1)})
-    own, other = (_daily(task, book, returns) for book in (task.book, task.benchmark))
+    (own, own_missing), (other, other_missing) = (
+        _daily(task, book, returns) for book in (task.book, task.benchmark)
+    )
     found = brinson(
         own,
         other,
@@ -111,16 +132,21 @@ def brinson_of(task: AttributionTask) -> tuple[BrinsonAttribution, LinkedEffects
         portfolio_return=found.totals["portfolio_return"],
         benchmark_return=found.totals["benchmark_return"],
     )
-    return found, linked
+    return Compared(found, linked, (own_missing, other_missing))
 
 
 def styles_of(task: AttributionTask) -> StyleReport:
     """Return what the book has in common with the styles that closes allow, over the span."""
     if "close" not in task.panel:
         raise SpecError("styles must come from closes; got a panel without them.")
+    if task.book is None:
+        raise SpecError(
+            "styles must be of a book that differs from the market; the equal-weight book is the "
+            "market that they are measured against. Pass --weights."
+        )
     styles = barra_styles(task.panel[["close"]]).sel({DATE: task.dates})
     returns = task.panel["forward_return"].sel({DATE: task.dates})
-    weights = _daily(task, task.book, None)
+    weights, _ = _daily(task, task.book, None)
     return style_report(weights, styles, kind="weights", returns=returns)
 
 
@@ -141,11 +167,13 @@ def _days(task: AttributionTask) -> tuple[str, str]:
 
 def _daily(
     task: AttributionTask, book: pd.Series | None, returns: xr.DataArray | None
-) -> xr.DataArray:
+) -> tuple[xr.DataArray, float]:
     """Return a book's weights (date, asset), those without a return given to the others.
 
-    The others are scaled up to the same sum of absolute weights, by date.
+    The others are scaled up to the same sum of absolute weights, by date. Also the mean share of
+    weight that had no return.
     """
+    missing = 0.0
     dates = task.dates if returns is None else returns[DATE].values
     assets = task.panel[ASSET].values
     labels = {DATE: dates, ASSET: assets}
@@ -160,4 +188,5 @@ def _daily(
         known = np.where(np.isfinite(returns.transpose(DATE, ASSET).to_numpy()), table, 0.0)
         share = np.abs(known).sum(axis=1) / np.maximum(np.abs(table).sum(axis=1), 1e-300)
         table = known / np.maximum(share, 1e-300)[:, None]
-    return xr.DataArray(table, labels, (DATE, ASSET))
+        missing = float(1.0 - share.mean())
+    return xr.DataArray(table, labels, (DATE, ASSET)), missing

@@ -11,7 +11,7 @@ import pandas as pd
 from nfi_pyro.commands.opened_run import OpenedRun
 from nfi_pyro.commands.run_members import RunMembers
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.errors import SpecError
+from nfi_pyro.errors import SpecError, WeightsError
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.return_forecast import ReturnForecast
 from nfi_pyro.svi.trained import SVIFit
@@ -35,6 +35,8 @@ class AttributionTask:
     n_dates : int
         Dates of the span that the expensive parts visit, at most; >= 1.
     seed : int
+    quiet : bool
+        Whether not to say which part comes next.
     left_out : dict of part to text
         Grows: why a part is not there.
     """
@@ -46,6 +48,7 @@ class AttributionTask:
     groups: pd.Series | None
     n_dates: int
     seed: int
+    quiet: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -84,12 +87,13 @@ class AttributionTask:
     def attempt(self, part: str, what: str, make: Callable[[], Part]) -> Part | None:
         """Return what `make` makes, or None and the reason in `left_out`.
 
-        Says on standard error which part comes next. Weights that do not fit the run are no reason
-        to leave a part out: that error is the user's to see.
+        Says on standard error which part comes next, unless `quiet`. Assets without a forecast on
+        a date are a reason to leave that part out; names that nobody knows are refused before.
         """
-        print(f"attribute: {what}", file=sys.stderr, flush=True)
+        if not self.quiet:
+            print(f"attribute: {what}", file=sys.stderr, flush=True)
         try:
             return make()
-        except SpecError as error:
+        except (SpecError, WeightsError) as error:
             self.left_out[part] = str(error)
             return None

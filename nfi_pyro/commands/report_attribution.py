@@ -33,7 +33,9 @@ def report_attribution(opened: OpenedRun, book: pd.Series | None, name: str) -> 
     first = max(opened.span.positions(days).start, 0)
     span = DateSpan(str(days[first])[:10], str(days[-1])[:10])
     members = RunMembers((), NONE, NO_INTERVAL)
-    task = AttributionTask(replace(opened, span=span), members, book, None, None, DATES, 0)
+    task = AttributionTask(
+        replace(opened, span=span), members, book, None, None, DATES, 0, quiet=True
+    )
     attempt = task.attempt
     return AttributionContents(
         title="",

@@ -39,7 +39,7 @@ def interval_over(found: Labelled, *, dim: str = CHAIN, level: float = LEVEL) ->
     Returns
     -------
     DataArray or Dataset
-        Bounds ``lower`` and ``upper``; attr `level` is the probability attained.
+        Bounds ``lower`` and ``upper``; attr `interval_level` is the probability attained.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def interval_over(found: Labelled, *, dim: str = CHAIN, level: float = LEVEL) ->
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # NaN in, NaN out
         bounds = found.quantile(ends, dim=dim, skipna=True, method="weibull")
     labelled = bounds.rename(quantile=BOUND).assign_coords({BOUND: ["lower", "upper"]})
-    return labelled.assign_attrs(level=attained_level(found.sizes[dim], level))
+    return labelled.assign_attrs(interval_level=attained_level(found.sizes[dim], level))
 
 
 def attained_level(count: int, level: float = LEVEL) -> float:

@@ -180,6 +180,11 @@ def align_weights(weights: Weights, assets: np.ndarray, entered: np.ndarray) -> 
     """
     if isinstance(weights, xr.DataArray):
         weights = weights.to_series()
+    if not isinstance(weights, pd.Series | Mapping):
+        raise WeightsError(
+            f"weights must say which asset each is of; got a {type(weights).__name__}. Give a "
+            "mapping or Series of asset to weight."
+        )
     series = weights if isinstance(weights, pd.Series) else pd.Series(dict(weights))
     names = pd.Index([str(name) for name in series.index])
     if names.has_duplicates:

@@ -60,6 +60,9 @@ class AttributionContents:
     realised : RealisedAttribution or None
     brinson, linked : BrinsonAttribution, LinkedEffects, or None
         Against the benchmark by group, and linked over the span.
+    unobserved : pair of float, or None
+        Mean share of the book's and of the benchmark's weight without an observed return, which
+        the others took over in `brinson`.
     hedge : FactorHedge or None
     styles : StyleReport or None
     """
@@ -87,5 +90,6 @@ class AttributionContents:
     realised: RealisedAttribution | None = None
     brinson: BrinsonAttribution | None = None
     linked: LinkedEffects | None = None
+    unobserved: tuple[float, float] | None = None
     hedge: FactorHedge | None = None
     styles: StyleReport | None = None

@@ -200,7 +200,7 @@ def _mined_notes(found: MinedCouplings) -> list[str]:
     ]
     notes = [
         sentence("Interval of the score", found.interval),
-        "H²: share of a pair's joint effect in the law that its single effects do not make; n/a "
+        "H²: a pair's interaction beside its joint effect in the law, 0 for none; n/a "
         "for pairs that were not followed up. Where the law's sign and the slope's differ, returns "
         "do not bear the law out.",
     ]

@@ -46,6 +46,7 @@ def expected_return(contents: AttributionContents) -> Section | None:
             f"{basis_points(float(found['value']))} over one label horizon. "
             f"{_say_base(found)}",
             _say_largest(chosen, steps, bent=bent),
+            *_say_remainder(rest, value - base),
         ),
         figures=(
             Drawing(
@@ -62,6 +63,17 @@ def expected_return(contents: AttributionContents) -> Section | None:
             "Remainder: third and higher orders, which no single factor owns.",
             "The parts depend on the base: another one gives other parts of the same value.",
         ),
+    )
+
+
+def _say_remainder(rest: float, gap: float) -> tuple[str, ...]:
+    """Return a warning where the expansion does not describe the book."""
+    if abs(rest) <= 0.25 * abs(gap):
+        return ()
+    return (
+        f"The remainder, {number(rest, 2, signed=True)} bp, is large beside that difference: the "
+        "law bends too much between base and book for two orders, and the parts are to be read "
+        "with care.",
     )
 
 

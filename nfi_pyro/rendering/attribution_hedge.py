@@ -209,10 +209,10 @@ def styles(contents: AttributionContents) -> Section | None:
         else (),
         tables=(_style_table(known, found), *_unavailable(found), *findings_tables(found.ledger)),
         notes=(
-            "Correlation: over the assets of a date with one style, mean over dates; its t is "
-            f"Newey-West, {count(float(summary.attrs.get('n_lags', np.nan)))} lags. Coefficient: "
-            "per standard deviation of the book, all styles together. A style and the book may "
-            "correlate and still share no cause.",
+            "Correlation: over the assets of a date with one style, mean over dates. Coefficient: "
+            "per standard deviation of the book, all styles together. Neither has a t here: a book "
+            "that is held and styles that are slow are much the same on all dates, which say "
+            "little more than one. A style and the book may correlate and still share no cause.",
         ),
     )  # fmt: skip
 
@@ -236,8 +236,7 @@ def _style_table(known: pd.DataFrame, found: StyleReport) -> Table:
     spread = found.summary["exposure_sd"].to_series()
     known = known.assign(exposure_sd=spread.reindex(known.index))
     columns = {
-        "Correlation": ("correlation", 3), "t": ("correlation_t", 2),
-        "Coefficient": ("coefficient", 3), "t of coefficient": ("coefficient_t", 2),
+        "Correlation": ("correlation", 3), "Coefficient": ("coefficient", 3),
         "Exposure": ("exposure", 3), "Sd of exposure": ("exposure_sd", 3),
     }  # fmt: skip
     if found.returns is not None:

@@ -34,6 +34,7 @@ from nfi_pyro.rendering.page import Drawing, Section, Table
 
 TARGETS = {"mean": "expected return", "standard_deviation": "standard deviation"}
 _CHANGED, _SAME = 0.5, 0.8
+_ENOUGH = 40  # cells: below, a rank correlation of 0.5 is no surprise
 
 
 def heat_maps(contents: AttributionContents) -> Section | None:
@@ -129,12 +130,12 @@ def _sanity_table(found: HeatMapSanity) -> Table:
     values = found.correlation
     names = [str(name) for name in values["layer"].values]
     mean = mean_over_draws(values).values
-    several = CHAIN in values.dims and values.sizes[CHAIN] > 1
+    several = values.size > len(names)
     rows = []
     for place in evenly(len(names), MOST_LISTED):
         row = [names[place], number(mean[place], 2)]
         if several:
-            own = values.isel(layer=place).values
+            own = values.isel(layer=place).values.ravel()
             known = own[np.isfinite(own)]
             ends = (known.min(), known.max()) if known.size else (np.nan, np.nan)
             row.append(f"{number(ends[0], 2)} to {number(ends[1], 2)}" if known.size else "n/a")
@@ -143,14 +144,19 @@ def _sanity_table(found: HeatMapSanity) -> Table:
     return Table(
         f"Spearman correlation with the fit's own map of the {TARGETS.get(found.target, '')}, once "
         "all layers from the output down to this one have random weights; "
-        f"{count(found.n_cells)} cells, 1 is the same map.{fewer}",
-        ("Random down to", "Correlation", *(("Range over fits",) if several else ())),
+        f"{count(found.n_cells)} cells, mean over draws, 1 is the same map.{fewer}",
+        ("Random down to", "Correlation", *(("Range over draws",) if several else ())),
         tuple(rows),
     )
 
 
 def _say_sanity(found: HeatMapSanity) -> str:
     """Return in one sentence what the correlations mean."""
+    if found.n_cells < _ENOUGH:
+        return (
+            f"The test with random weights has {count(found.n_cells)} cells, too few to say "
+            "whether the map is about what the network learned."
+        )
     last = float(mean_over_draws(found.correlation).values[-1])
     if not np.isfinite(last):
         return (

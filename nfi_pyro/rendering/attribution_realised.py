@@ -107,7 +107,7 @@ def _say_books(found: RealisedAttribution) -> tuple[str, ...]:
 
 
 def _realised_table(found: RealisedAttribution, whole: np.ndarray, *, comparable: bool) -> Table:
-    """Return exposure, factor return and part over the span, with intervals, and the sum."""
+    """Return exposure and part over the span, with intervals, and the sum."""
     names = [str(name) for name in found.parts[PART].values]
     chosen = choose(names, np.abs(whole), most=MOST_LISTED)
     digits = common_digits(BASIS_POINTS * whole)
@@ -118,9 +118,12 @@ def _realised_table(found: RealisedAttribution, whole: np.ndarray, *, comparable
     level = ""
     if bounds is not None:
         ends = [BASIS_POINTS * bounds[side].values for side in ("lower", "upper")]
-        cells = [interval(low, high, digits) for low, high in zip(*ends, strict=True)]
+        cells = [
+            interval(low, high, digits) if high - low > 1e-9 * max(abs(low), abs(high)) else NONE
+            for low, high in zip(*ends, strict=True)
+        ]
         level = f" Interval: {percent(bounds.attrs.get('level', np.nan), 0)} of the draws of the "
-        level += "factors; bounds do not add up."
+        level += "factors; bounds do not add up, and what is not drawn has none."
         columns["Interval (bp)"] = chosen.cells(cells)
     rows = list(zip(chosen.names, *columns.values(), strict=True))
     end = [NONE] * len(columns)
@@ -132,8 +135,9 @@ def _realised_table(found: RealisedAttribution, whole: np.ndarray, *, comparable
         end[place] = number(BASIS_POINTS * active, digits, signed=True)
         rows.append(("Compound return", *end))
     return Table(
-        "Parts over the whole span, basis points of capital; mean exposure and mean factor return "
-        f"per unit exposure over dates.{level}{chosen.said('parts')}",
+        "Parts over the whole span, basis points of capital, and mean exposure over dates. A part "
+        "is earned date by date, with the exposure of the date: no mean factor return times the "
+        f"mean exposure gives it.{level}{chosen.said('parts')}",
         ("Part", *columns),
         tuple(rows),
     )
@@ -142,21 +146,15 @@ def _realised_table(found: RealisedAttribution, whole: np.ndarray, *, comparable
 def _factor_columns(
     found: RealisedAttribution, chosen: Chosen, *, comparable: bool
 ) -> dict[str, list[str]]:
-    """Return mean exposure and factor return of the parts that are factors."""
+    """Return the mean exposure of the parts that are factors."""
     names = [str(name) for name in found.factors[FACTOR].values]
     columns: dict[str, list[str]] = {}
-    for title, name, scale in (
-        ("Exposure", "exposure", 1.0),
-        ("Factor return (bp)", "factor_return", BASIS_POINTS),
-    ):
-        mean = over_fits(found.factors[name], comparable=comparable).mean(DATE)
-        values = scale * mean.values
-        digits = max(common_digits(values), 2)
-        known = dict(zip(names, values, strict=True))
-        columns[title] = [
-            number(known[row], digits, signed=True) if row in known else NONE
-            for row in chosen.names
-        ]
+    values = over_fits(found.factors["exposure"], comparable=comparable).mean(DATE).values
+    digits = max(common_digits(values), 2)
+    known = dict(zip(names, values, strict=True))
+    columns["Mean exposure"] = [
+        number(known[row], digits, signed=True) if row in known else NONE for row in chosen.names
+    ]
     return columns
 
 
@@ -171,7 +169,7 @@ def _realised_notes(found: RealisedAttribution, *, comparable: bool) -> tuple[st
     if n_missing:
         notes.append(
             f"Missing: {counted(n_missing, 'factor return')}, since a column repeated earlier ones "
-            "on that date. The part is 0 there, and the mean factor return leaves the date out."
+            "on that date. The part is 0 there."
         )
     if not comparable:
         notes.append(
@@ -206,6 +204,7 @@ def brinson(contents: AttributionContents) -> Section | None:
         (
             _say_active(contents),
             f"{linking} Method: {method.get(found.method, found.method)}.",
+            *_say_unobserved(contents.unobserved),
         ),
         figures=(
             Drawing(
@@ -234,6 +233,18 @@ def brinson(contents: AttributionContents) -> Section | None:
             *_unclassified(found.unclassified),
         ),
     )  # fmt: skip
+
+
+def _say_unobserved(shares: tuple[float, float] | None) -> tuple[str, ...]:
+    """Return how much weight had no return and went to the others."""
+    if shares is None or max(shares) <= 0.0:
+        return ()
+    return (
+        f"Of the book's weight {percent(shares[0], 2)}, of the benchmark's {percent(shares[1], 2)} "
+        "had no observed return, on average over dates, and went to the other assets in "
+        "proportion. Returns are missing for a reason (suspensions, moves beyond the label's "
+        "bound), so both books' returns differ from what an account would have earned.",
+    )
 
 
 def _say_active(contents: AttributionContents) -> str:

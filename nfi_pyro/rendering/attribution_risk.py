@@ -176,14 +176,18 @@ def _asset_table(found: RiskContributions) -> Table:
     by_asset = found.by_asset.sum(PART).transpose(MEASURE, ASSET)
     values = by_asset.values.astype(float)
     errors = found.asset_error.transpose(MEASURE, ASSET).values.astype(float)
-    held = int(np.any(values != 0.0, axis=0).sum())
+    kept = np.any(values != 0.0, axis=0)
+    by_asset, values, errors = by_asset[:, kept], values[:, kept], errors[:, kept]
+    held = int(kept.sum())
     place = _measures(found).index(DEVIATION) if DEVIATION in _measures(found) else 0
     chosen = choose(by_asset[ASSET].values, np.abs(values[place]), most=MOST_HOLDINGS + 1)
     bounds = chosen.collect(errors, 1, other=np.nan)
+    largest = (
+        f": the {len(chosen.kept)} largest to the {LABELS[_measures(found)[place]].lower()} of "
+        f"{count(held)} that contribute; the others together."
+    )
     return Table(
-        f"Contributions by asset, percent of capital: the {len(chosen.kept)} largest to the "
-        f"{LABELS[_measures(found)[place]].lower()} of {count(held)} that contribute; the others "
-        "together.",
+        f"Contributions by asset, percent of capital{largest if len(chosen.rest) else '.'}",
         ("Asset", *_columns(found)),
         _rows(found, chosen.names, chosen.collect(values, 1), bounds, single=len(chosen.kept)),
     )
@@ -279,6 +283,8 @@ def ratio(contents: AttributionContents) -> Section | None:
             "in an asset. It is what the source adds to the expected return, less the ratio times "
             "what it adds to risk. A source may give much to the ratio and still have a negative "
             "marginal: there is too much of it already.",
+            "Specific: what the law expects beyond factors times exposures (the realised return "
+            "calls it alpha), and the risk of single assets.",
         ),
     )  # fmt: skip
 

@@ -275,7 +275,8 @@ def test_relu_keeps_what_raises_the_value(fits: Any, panel: Panel) -> None:
 def test_random_weights_change_the_map(panel: Panel) -> None:
     fit = plant(fit_bent("neural_factor", panel), 2)
     book = uneven_weights(panel)
-    found = gradcam_sanity(fit, panel, weights=book, seed=11).correlation
+    found = gradcam_sanity(fit, panel, weights=book, draws=3, seed=11).correlation
+    assert found.dims == ("draw", "layer")
     assert list(found["layer"].values) == [
         "noise",
         "alpha.readout",
@@ -283,12 +284,15 @@ def test_random_weights_change_the_map(panel: Panel) -> None:
         "alpha.first",
         "alpha",
     ]
-    assert float(found[0]) == pytest.approx(1.0)  # the mean has no noise
-    assert abs(float(found[-1])) < 0.6
-    again = gradcam_sanity(fit, panel, weights=book, seed=11).correlation
+    np.testing.assert_allclose(found[:, 0], 1.0)  # the mean has no noise
+    assert abs(float(found[:, -1].mean())) < 0.6
+    assert len(set(found[:, -1].values.tolist())) == 3
+    again = gradcam_sanity(fit, panel, weights=book, draws=3, seed=11).correlation
     assert found.identical(again)
-    other = gradcam_sanity(fit, panel, weights=book, seed=12).correlation
-    assert float(found[-1]) != float(other[-1])
+    other = gradcam_sanity(fit, panel, weights=book, draws=1, seed=12).correlation
+    assert float(found[0, -1]) != float(other[0, -1])
+    with pytest.raises(SpecError, match="draws must be at least 1; got 0"):
+        gradcam_sanity(fit, panel, draws=0)
 
 
 def test_a_constant_map_has_no_correlation(panel: Panel) -> None:
@@ -317,7 +321,11 @@ def test_fits_are_chains(fits: Any, panel: Panel) -> None:
     assert not found.comparable
     assert factor_gradcam(fits("mixture_pricing"), panel).comparable
     assert lag_gradcam(pair, panel).heat.dims == ("chain", "date", "lag")
-    assert gradcam_sanity(pair, panel, dates=day_of(panel)).correlation.dims == ("chain", "layer")
+    assert gradcam_sanity(pair, panel, dates=day_of(panel)).correlation.dims == (
+        "chain",
+        "draw",
+        "layer",
+    )
 
 
 def test_random_last_layers_are_explained_at_their_location(panel: Panel) -> None:

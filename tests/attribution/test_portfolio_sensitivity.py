@@ -193,13 +193,17 @@ def test_bad_portfolios_and_targets_are_refused() -> None:
     portfolio_sensitivity(alone, panel, target="mean", dates=SPAN)
 
 
-def test_weight_without_a_law_is_counted() -> None:
+def test_weight_without_a_law_is_counted_and_the_rest_scaled_up() -> None:
     fit, panel = small_fit("nfi"), small_panel()
     laws = forecast(fit, panel, dates=SPAN)
     entered = laws.data["entered"].values
     names = laws.data["asset"].values
     held, missing = names[entered.all(0)][:2], names[~entered.all(0)][0]
     weights = {held[0]: 0.5, held[1]: 0.3, missing: 0.2}
-    found = portfolio_sensitivity(fit, panel, weights, shift="min_norm", dates=SPAN)
+    found = portfolio_sensitivity(fit, panel, weights, dates=SPAN)
     gone = ~entered[:, list(names).index(missing)]
     np.testing.assert_allclose(found["uncovered"], np.where(gone, 0.2, 0.0))
+    rest = portfolio_sensitivity(fit, panel, {held[0]: 0.625, held[1]: 0.375}, dates=SPAN)
+    for name in ("value", "gradient", "exposure"):
+        np.testing.assert_allclose(found[name][gone], rest[name][gone], rtol=1e-12)
+        assert not np.allclose(found[name][~gone], rest[name][~gone], rtol=1e-6)

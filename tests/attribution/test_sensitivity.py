@@ -177,7 +177,7 @@ def test_draws_of_a_fit_have_a_posterior_interval() -> None:
     bounds = interval_over(found)
     values = found["jacobian"].values
     np.testing.assert_allclose(bounds["jacobian"], np.stack([values.min(0), values.max(0)]))
-    assert bounds.attrs["level"] == 6.0 / 8.0  # of 7 draws: their range
+    assert bounds.attrs["interval_level"] == 6.0 / 8.0  # of 7 draws: their range
     assert float((bounds["jacobian"][1] - bounds["jacobian"][0]).min()) > 0.0
     assert factors_comparable(draws)
     restarts = (small_fit("nfi"), small_fit("nfi", seed=4))
@@ -196,7 +196,7 @@ def test_an_interval_holds_one_more_draw_as_often_as_it_says(count: int) -> None
     found = xr.DataArray(drawn[:, 1:], dims=("case", "chain"))
     lower, upper = interval_over(found)
     share = float(((drawn[:, 0] > lower) & (drawn[:, 0] < upper)).mean())
-    level = interval_over(found).attrs["level"]
+    level = interval_over(found).attrs["interval_level"]
     assert level == min(0.9, (count - 1) / (count + 1))
     assert abs(share - level) < 4.0 * np.sqrt(level * (1.0 - level) / 20_000)
 

@@ -107,6 +107,17 @@ def test_a_linear_model_is_all_linear() -> None:
     assert float(np.abs(found["remainder"]).max()) < 1e-15
 
 
+def test_a_labelled_base_is_read_by_its_labels() -> None:
+    fit = small_fit("nfi")
+    base = xr.DataArray([0.3, -0.2, 0.1], {"factor": ["z0", "z1", "z2"]}, "factor")
+    wanted = taylor_attribution(fit, small_panel(), base=base.values, dates=SPAN)
+    turned = taylor_attribution(fit, small_panel(), base=base[::-1], dates=SPAN)
+    xr.testing.assert_identical(turned, wanted)
+    other = base.assign_coords(factor=["q", "r", "s"])
+    with pytest.raises(ShapeError, match=r"must have the factors z0, z1, z2; got .*q, r, s"):
+        taylor_attribution(fit, small_panel(), base=other, dates=SPAN)
+
+
 # ---- books ---------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,8 @@ def test_the_risk_report_has_the_sections(priced: Path, book: Path, tmp_path: Pa
         ({"benchmark": "asset,weight\nNOBODY,1\n"}, WeightsError, "benchmark .* NOBODY"),
         ({"groups": "asset,colour\nA,red\n"}, WeightsError, "columns asset and group"),
         ({"weights": "asset,weight\nA,x\n"}, WeightsError, "must be finite numbers"),
+        ({"weights": "asset,weight\nSPY,30\n"}, WeightsError, "unknown SPY"),
+        ({"groups": "asset,group\nNOBODY,red\n"}, WeightsError, "groups must name assets"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(
@@ -189,7 +191,7 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
         attribute(tmp_path / "none", tmp_path / "a.html")
 
 
-def test_an_asset_without_a_forecast_on_the_last_date_is_named(
+def test_an_asset_without_a_forecast_leaves_out_what_needs_one_by_name(
     priced: Path, tmp_path: Path
 ) -> None:
     run = RunDirectory(priced)
@@ -202,5 +204,14 @@ def test_an_asset_without_a_forecast_on_the_last_date_is_named(
     update_manifest(tmp_path / "run", "forecast.nc")
     book = tmp_path / "w.csv"
     book.write_text(f"asset,weight\n{gone},1.0\n", encoding="utf-8")
-    with pytest.raises(WeightsError, match=f"on the date; got none for {re.escape(gone)}"):
-        attribute(tmp_path / "run", tmp_path / "a.html", weights=book, n_dates=1)
+    found = collect_attribution(tmp_path / "run", weights=book, n_dates=3)
+    assert f"on the date; got none for {gone}" in found.left_out["risk"]
+    assert found.realised is not None
+    assert len(found.left_out) < len(PARTS)
+
+
+def test_weights_in_percent_are_refused(priced: Path, book: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(book)
+    table.assign(weight=100.0 * table["weight"]).to_csv(tmp_path / "w.csv", index=False)
+    with pytest.raises(WeightsError, match="fractions of capital; got a gross weight of 100"):
+        attribute(priced, tmp_path / "a.html", weights=tmp_path / "w.csv")

@@ -209,3 +209,8 @@ def test_specific_variance_is_the_stored_one_when_factors_dominate(
 def law_assets(forecast: ReturnForecast) -> np.ndarray:
     day = forecast.on()
     return day["asset"].values[day["entered"].values]
+
+
+def test_weights_without_names_are_refused(gaussian) -> None:
+    with pytest.raises(WeightsError, match="which asset each is of; got a list"):
+        gaussian.portfolio([0.5, 0.5])

@@ -645,7 +645,7 @@ def test_realised_parts_add_up_to_the_compound_return(
     assert "Missing: 1 factor return," in words(section)
     assert "2 dates whose return is not known" in words(section)
     assert "scaled up" in words(section)
-    assert column(section.tables[0], "Exposure")["specific"] == "–"
+    assert column(section.tables[0], "Mean exposure")["specific"] == "–"
     assert section.tables[1].rows[0][0] == "columns that repeat earlier ones"
 
 

@@ -14,6 +14,8 @@ from nfi_pyro.attribution.networks.explained import open_explained
 from nfi_pyro.attribution.networks.gradcam import factor_heat, require_factor_axis
 from nfi_pyro.attribution.results.explanations import HeatMapSanity
 from nfi_pyro.data.panel import Panel
+from nfi_pyro.dims import DRAW
+from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.dated_weights import DatedWeights, Held
 from nfi_pyro.svi.config import check_seed
@@ -30,6 +32,7 @@ def gradcam_sanity(
     weights: Held = None,
     target: str = "mean",
     dates: DateRange | None = None,
+    draws: int = 5,
     seed: int = 0,
 ) -> HeatMapSanity:
     """Return how far the map of `factor_gradcam` changes as layers get random weights.
@@ -44,6 +47,8 @@ def gradcam_sanity(
     ----------
     fits, panel, weights, target, dates
         As in `factor_gradcam`.
+    draws : int
+        Cascades with weights of their own, at least 1: one alone is a matter of luck.
     seed : int
         Of the draws; each fit gets the same ones.
 
@@ -54,7 +59,7 @@ def gradcam_sanity(
     Raises
     ------
     SpecError, WeightsError, ShapeError, SplitError, PanelError
-        As in `factor_gradcam`; also if the seed is out of range.
+        As in `factor_gradcam`; also if draws or seed are out of range.
 
     References
     ----------
@@ -62,25 +67,31 @@ def gradcam_sanity(
        maps. NeurIPS.
     """
     check_seed(seed)
+    if draws < 1:
+        raise SpecError(f"draws must be at least 1; got {draws}. Use 5.")
     found, n_cells = [], 0
     for fit in check_fits(fits):
         require_factor_axis(fit)
         check_target(target, fit)
         opened = open_explained(fit, panel, dates)
         book = DatedWeights(weights, opened.dates, opened.assets)
-        model = wide_model(fit)
-        before = factor_heat(opened, book, target, model)["parts"].values.sum(1)
+        before = factor_heat(opened, book, target)["parts"].values.sum(1)
         rng = np.random.default_rng(seed)
-        layers = forecast_layers(model)
-        rows = []
-        for _, layer in layers:
-            _randomise(layer, rng)
-            after = factor_heat(opened, book, target, model)["parts"].values.sum(1)
-            rows.append(_rank_correlation(before, after))
+        names: list[str] = []
+        rows: list[list[float]] = []
+        for _ in range(draws):
+            model = wide_model(fit)
+            layers = forecast_layers(model)
+            names = [name for name, _ in layers]
+            rows.append([])
+            for _, layer in layers:
+                _randomise(layer, rng)
+                after = factor_heat(opened, book, target, model)["parts"].values.sum(1)
+                rows[-1].append(_rank_correlation(before, after))
         n_cells = int(np.isfinite(before).sum())
-        names = [name for name, _ in layers]
         attrs = {"units": "1", "long_name": "Spearman correlation with the fit's map"}
-        found.append(xr.DataArray(rows, {LAYER: names}, (LAYER,), "correlation", attrs))
+        labels = {DRAW: np.arange(draws), LAYER: names}
+        found.append(xr.DataArray(rows, labels, (DRAW, LAYER), "correlation", attrs))
     return HeatMapSanity(join_chains(found, fits), n_cells, target, seed)
 
 

@@ -68,7 +68,7 @@ class HeatMapSanity:
 
     Attributes
     ----------
-    correlation : DataArray, shape ([chain], layer)
+    correlation : DataArray, shape ([chain], draw, layer)
         Spearman correlation of the fit's map with the map after this layer and all those above
         it (nearer the output) have random weights, over all cells (date, factor). A map that is
         about the weights ends far below 1. NaN where either map is constant.

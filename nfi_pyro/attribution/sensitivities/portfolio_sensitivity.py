@@ -64,7 +64,7 @@ def portfolio_sensitivity(
     Dataset
         Over ([chain], date, factor, factor_other): `value`; `exposure` ``B'w``; `gradient`;
         `hessian`; `contribution` = exposure * gradient, the linear reading; `uncovered`, share of
-        absolute weight without a law, which is left out. In the target's unit.
+        absolute weight without a law: the rest is scaled up to the whole. In the target's unit.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def portfolio_sensitivity(
                     "a portfolio must hold an asset with a law; got none on "
                     f"{str(law.date)[:10]}. Choose other dates."
                 )
-            own = torch.from_numpy(held.weights)
+            own = torch.from_numpy(held.weights) / (1.0 - held.uncovered)
             jets = book_derivatives(law, own, exposure_shift(law, own, shift), chosen, fit)
             exposure = own @ law.beta
             parts = {

@@ -22,7 +22,7 @@ from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
 from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives
 from nfi_pyro.attribution.sensitivities.targets import Target
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.dims import ASSET
+from nfi_pyro.dims import ASSET, FACTOR
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError, name_places
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
@@ -30,7 +30,7 @@ from nfi_pyro.posterior.portfolio_law import align_weights
 from nfi_pyro.svi.trained import SVIFit
 
 PARTS = ("linear", "quadratic", "cross", "remainder")
-Base = str | Mapping[str, float] | pd.Series | Sequence[float] | np.ndarray
+Base = str | Mapping[str, float] | pd.Series | xr.DataArray | Sequence[float] | np.ndarray
 
 
 def taylor_attribution(
@@ -50,7 +50,7 @@ def taylor_attribution(
     ----------
     fits, panel, target, dates
         As in `sensitivity`.
-    base : {"mean", "zero"}, weights of a benchmark, or (factor,) numbers
+    base : {"mean", "zero"}, weights of a benchmark, DataArray (factor,) or (factor,) numbers
         Exposure that is expanded around: the mean of the date's assets (where the law is known
         best); 0, as the deck has it, which is the mean only where exposures are centred by date;
         ``B'w`` of a benchmark given as mapping or Series of asset to weight; or given exposures.
@@ -87,14 +87,14 @@ def taylor_attribution(
     return join_chains(found, fits)
 
 
-def taylor_book(found: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
+def taylor_book(found: xr.Dataset, weights: xr.DataArray | pd.Series) -> xr.Dataset:
     """Return a Taylor attribution of the mean, summed over a book.
 
     Parameters
     ----------
     found : Dataset
         As `taylor_attribution` returns, of the target ``mean``: no other adds up over assets.
-    weights : DataArray, shape (date, asset) or (asset,)
+    weights : DataArray, shape (date, asset) or (asset,), or Series by asset
         Fractions of capital; 0 for assets that are not held.
 
     Returns
@@ -114,6 +114,8 @@ def taylor_book(found: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
             f"a book's parts must be of the mean; got {found.attrs['target']!r}. Risk does not add "
             "up over assets: use `portfolio_sensitivity` or `risk_contributions`."
         )
+    if isinstance(weights, pd.Series):
+        weights = weights.rename_axis(ASSET).to_xarray()
     unknown = weights[ASSET].values[~np.isin(weights[ASSET].values, found[ASSET].values)]
     held = weights.reindex({ASSET: found[ASSET]}, fill_value=0.0)
     missing = (held != 0.0) & found["value"].isnull()
@@ -177,6 +179,15 @@ def _base_of(law: PricingLaw, base: Base) -> Tensor:
         except WeightsError as error:
             raise WeightsError(f"{error} It is the base of {str(law.date)[:10]}.") from error
         return law.beta.T @ torch.from_numpy(weights)
+    if isinstance(base, xr.DataArray):
+        names = list(law.factors)
+        if base.dims != (FACTOR,) or sorted(map(str, base[FACTOR].values)) != sorted(names):
+            raise ShapeError(
+                f"a labelled base must have the factors {name_places(names)}; got {base.dims} of "
+                f"{name_places(base[FACTOR].values) if FACTOR in base.coords else 'no labels'}. "
+                "Label it by factor."
+            )
+        base = base.sel({FACTOR: names}).to_numpy()
     numbers = torch.as_tensor(np.asarray(base, dtype=np.float64))
     if numbers.shape != (n_factors,) or not bool(numbers.isfinite().all()):
         raise ShapeError(
