@@ -119,8 +119,18 @@ def read_range(dates: DateRange | None) -> tuple[str | None, str | None, int]:
     Raises
     ------
     SpecError
-        If the step is below 1.
+        If it is no pair of dates, or the step is below 1.
     """
+    if isinstance(dates, str) or not 2 <= len(dates or (None, None)) <= 3:
+        raise SpecError(
+            f"a date range must be a first and a last date; got {dates!r}. One date is "
+            "(date, date), and None leaves a side open."
+        )
+    for day in (dates or ())[:2]:
+        if day is not None and pd.isna(pd.to_datetime(day, errors="coerce")):
+            raise SpecError(
+                f"a date range must be of dates; got {day!r}. Write them as 2024-01-31."
+            )
     first, last, step = (*(dates or (None, None)), 1)[:3]
     if step < 1:
         raise SpecError(

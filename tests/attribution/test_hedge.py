@@ -58,7 +58,7 @@ def test_under_the_law_of_a_date_the_hedge_is_the_exposure(forecast: ReturnForec
 
 
 def test_all_factors_leave_the_specific_variance(forecast: ReturnForecast) -> None:
-    found = factor_hedge(forecast, BOOK, dates=DAYS[1:])
+    found = factor_hedge(forecast, BOOK, dates=(DAYS[1], DAYS[2]))
     assert found.hedge.shape == (2, 3)
     after = found.variance.sel(state="after")
     assert float(np.abs(after.isel(source=slice(3))).max()) < 1e-18
@@ -73,14 +73,14 @@ def test_books_by_date_one_asset_and_equal_weights(forecast: ReturnForecast) -> 
         {"date": DATES[1:], "asset": ["A1", "A4"]},
         ("date", "asset"),
     )
-    found = factor_hedge(forecast, weights, dates=DAYS[1:])
-    alone = factor_hedge(forecast, "A4", dates=DAYS[1])
+    found = factor_hedge(forecast, weights, dates=(DAYS[1], DAYS[2]))
+    alone = factor_hedge(forecast, "A4", dates=(DAYS[1], DAYS[1]))
     np.testing.assert_array_equal(found.hedge[0], alone.hedge[0])
-    pair = factor_hedge(forecast, {"A1": 0.5, "A4": 0.5}, dates=DAYS[2])
+    pair = factor_hedge(forecast, {"A1": 0.5, "A4": 0.5}, dates=(DAYS[2], DAYS[2]))
     np.testing.assert_array_equal(found.hedge[1], pair.hedge[0])
-    everything = factor_hedge(forecast, None, dates=DAYS[0])
+    everything = factor_hedge(forecast, None, dates=(DAYS[0], DAYS[0]))
     names = [f"A{place}" for place in (0, 1, 2, 3, 5, 6)]  # A4 has no forecast on this date
-    want = factor_hedge(forecast, dict.fromkeys(names, 1 / 6), dates=DAYS[0])
+    want = factor_hedge(forecast, dict.fromkeys(names, 1 / 6), dates=(DAYS[0], DAYS[0]))
     np.testing.assert_allclose(everything.hedge, want.hedge, rtol=1e-14)
 
 
@@ -225,8 +225,8 @@ def test_what_has_no_factors_to_sell_is_refused() -> None:
     [
         ({"factors": ["z0", "z9"]}, SpecError, r"factors must be among z0, z1, z2.*got z9"),
         ({"factors": []}, SpecError, r"at least one; got none"),
-        ({"dates": []}, SpecError, r"dates must hold at least one; got none"),
-        ({"dates": "2021-06-01"}, SpecError, r"must be one of the forecast's; got 2021-06-01"),
+        ({"dates": ("2021-06-01", None)}, SpecError, r"dates must hold at least one of the fore"),
+        ({"dates": "2021-06-01"}, SpecError, r"must be a first and a last date; got '2021-06-01'"),
         (
             {"regimes": {"2020-01-01": "calm"}},
             SpecError,
@@ -253,7 +253,7 @@ def test_bad_options_of_a_factor_hedge(
 
 def test_a_book_must_have_a_forecast_and_a_weight(forecast: ReturnForecast) -> None:
     with pytest.raises(WeightsError, match=r"must have a forecast on the date; got none for A4"):
-        factor_hedge(forecast, {"A4": 1.0}, dates=DAYS)
+        factor_hedge(forecast, {"A4": 1.0}, dates=(DAYS[0], None))
     with pytest.raises(
         WeightsError, match=r"weights must hold a weight that is not 0; got none on 2021"
     ):

@@ -33,3 +33,16 @@ def test_a_pair_is_a_step_of_one_and_a_step_below_it_is_refused(fit: SVIFit, pan
     assert read_range(("2020-01-01", None)) == ("2020-01-01", None, 1)
     with pytest.raises(SpecError, match="k >= 1; got 0"):
         open_pass(fit, panel, (None, None, 0))
+
+
+@pytest.mark.parametrize(
+    ("dates", "said"),
+    [
+        ("2024-01-31", "must be a first and a last date; got '2024-01-31'"),
+        (("2024-01-31",), "must be a first and a last date"),
+        (("yesterday-ish", None), "must be of dates; got 'yesterday-ish'"),
+    ],
+)
+def test_what_is_no_range_is_refused(dates, said) -> None:
+    with pytest.raises(SpecError, match=said):
+        read_range(dates)

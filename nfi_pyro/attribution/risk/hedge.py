@@ -22,6 +22,7 @@ from nfi_pyro.attribution.risk.risk_contributions import portfolio_with_variance
 from nfi_pyro.dims import ASSET, DATE, FACTOR
 from nfi_pyro.errors import ShapeError, SpecError, name_places
 from nfi_pyro.portfolio import equal_weights
+from nfi_pyro.posterior.blocks import DateRange, read_range
 from nfi_pyro.posterior.covariance import LowRankCovariance
 from nfi_pyro.posterior.dated_weights import DatedWeights, Held
 from nfi_pyro.posterior.exposure_pricing import OTHER_FACTOR
@@ -58,7 +59,7 @@ def factor_hedge(
     forecast: ReturnForecast,
     weights: Held,
     *,
-    dates: Date | Sequence[Date] | None = None,
+    dates: DateRange | None = None,
     factors: Sequence[str] | None = None,
     regimes: Regimes | None = None,
 ) -> FactorHedge:
@@ -81,8 +82,8 @@ def factor_hedge(
     weights : mapping, Series, DataArray (asset,) or (date, asset), str, or None
         The book in fractions of capital, or the name of one asset; None holds every asset with a
         forecast alike.
-    dates : date or sequence of dates, optional
-        On which the book is hedged. Default: the forecast's last.
+    dates : pair of str, optional
+        First and last date, inclusive, on which the book is hedged. Default: the forecast's last.
     factors : sequence of str, optional
         H, those that can be sold. Default: all.
     regimes : mapping, Series or DataArray of date to label, optional
@@ -242,14 +243,20 @@ def _choose(names: list[str], factors: Sequence[str] | None) -> np.ndarray:
 
 
 def _laws(
-    forecast: ReturnForecast, weights: Held, dates: Date | Sequence[Date] | None
+    forecast: ReturnForecast, weights: Held, dates: DateRange | None
 ) -> Iterator[PortfolioLaw]:
     """Yield the law of the book on each date."""
-    single = dates is None or isinstance(dates, str | np.datetime64 | pd.Timestamp)
-    wanted = [dates] if single else list(dates)  # type: ignore[arg-type]
-    if not wanted:
-        raise SpecError("dates must hold at least one; got none. Leave them out for the last one.")
-    days = np.array([forecast.on(date)[DATE].to_numpy() for date in wanted])  # type: ignore[arg-type]
+    every = forecast.data[DATE].to_numpy()
+    days = every[-1:]
+    if dates is not None:
+        first, last, step = read_range(dates)
+        index = pd.DatetimeIndex(every)
+        days = every[index.slice_indexer(first, last)][::step]
+    if not len(days):
+        raise SpecError(
+            f"dates must hold at least one of the forecast's; got {dates}. Leave them out for the "
+            "last one."
+        )
     assets = forecast.data[ASSET].to_numpy()
     book = None if weights is None else DatedWeights(weights, days, assets)
     everything = np.ones(len(assets), dtype=bool)
