@@ -67,12 +67,17 @@ def _say_bends(last: xr.Dataset, bends: np.ndarray, date: str) -> str:
         "changes with the exposure to another; on the diagonal, with its own. It describes the "
         "fitted law, not returns."
     )
-    apart = np.abs(np.triu(bends, 1))
+    # Second derivatives compare at the book's exposures, whatever the scale of a factor.
+    here = np.outer(last["exposure"].values, last["exposure"].values) * bends
+    apart = np.abs(np.triu(here, 1))
     if not np.nanmax(apart, initial=0.0) > 0.0:
         return text
     row, column = np.unravel_index(int(np.nanargmax(apart)), apart.shape)
     names = last[FACTOR].values
-    return f"{text} The strongest pair is {names[row]} × {names[column]}."
+    return (
+        f"{text} At the book's exposures the strongest pair is {names[row]} × {names[column]}: "
+        f"{number(here[row, column], 3, signed=True)} bp."
+    )
 
 
 def _bend_drawing(last: xr.Dataset, bends: np.ndarray) -> Drawing:
@@ -132,7 +137,7 @@ def _say_mined(found: MinedCouplings) -> list[str]:
     told = "none" if not pairs else f"{count(len(pairs))}"
     return [
         f"Mined couplings: of {counted(found.n_tested, 'pair')} tested{rest} on "
-        f"{counted(found.n_dates, 'date')} of no training, {told} "
+        f"{counted(found.n_dates, 'date')} that no weights were fitted to (validation), {told} "
         f"{'is' if len(pairs) < 2 else 'are'} found at a false discovery rate of "
         f"{percent(found.level, 0)}.",
         "The null is that a product of two exposures has no price, so that what a date says of it "
