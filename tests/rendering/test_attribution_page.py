@@ -575,10 +575,8 @@ def test_mined_couplings_say_what_was_tested_and_against_what(
     assert found is not None
     section = sections["interactions"]
     text = words(section)
-    assert (
-        "of 9 pairs tested (1 could not be tested) on 31 dates that no weights were fitted to (validation), 1 is"
-        in text
-    )
+    assert "of 9 pairs tested (1 could not be tested) on 31 dates that no weights were" in text
+    assert "(validation), 1 is" in text
     assert "false discovery rate of 10%" in text
     assert "1,999 flips of the signs of whole dates" in text
     assert "2 dates with too few assets" in text
