@@ -27,7 +27,7 @@ from nfi_pyro.linear_factor import (
     linear_risk_model,
     specific_risk,
 )
-from nfi_pyro.portfolio import portfolio_risk
+from nfi_pyro.portfolio import equal_weights, portfolio_risk
 from nfi_pyro.posterior import ReturnForecast
 from nfi_pyro.posterior.portfolio_law import PortfolioLaw
 from tests.attribution.contribution_maker import ExactTail, exact_tail, make_forecast
@@ -464,3 +464,12 @@ def test_what_has_no_contributions_is_refused() -> None:
         contributions_of(make("mixture", dependence="none"), BOOKS[0])
     with pytest.raises(SpecError, match=r"risk_free must be finite.*got nan"):
         sharpe_contributions(forecast, BOOKS[0], risk_free=float("nan"))
+
+
+def test_no_weights_are_equal_weights_and_a_list_is_none() -> None:
+    forecast = make("mixture")
+    assert risk_contributions(forecast, None).value.equals(
+        risk_contributions(forecast, equal_weights(forecast)).value
+    )
+    with pytest.raises(WeightsError, match="which asset each is of; got a list"):
+        risk_contributions(forecast, [0.5, 0.5])  # type: ignore[arg-type]

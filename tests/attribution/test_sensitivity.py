@@ -14,6 +14,7 @@ from torch.func import hessian, jacrev, vmap
 from nfi_pyro.attribution.sensitivities.dated_laws import FixedFeatureLaw, dated_laws
 from nfi_pyro.attribution.sensitivities.sensitivity import sensitivity, target_derivatives
 from nfi_pyro.attribution.sensitivities.targets import TARGETS, Target
+from nfi_pyro.data.panel import check_panel
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.errors import ShapeError, SpecError
 from nfi_pyro.nets.jets import Jet
@@ -164,6 +165,27 @@ def test_values_are_the_forecasts_and_labels_say_where_there_is_none(model: str)
     )
     assert found["jacobian"].attrs["units"] == "decimal return per unit exposure"
     assert bool(found["jacobian"].isnull().all("factor").equals(found["value"].isnull()))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nothing_after_the_close_of_a_date_is_read(model: str) -> None:
+    """The panel cut at the date, and with every later number and label spoiled."""
+    panel, fit = small_panel(), small_fit(model)
+    day = str(panel["date"].values[DAY])[:10]
+    whole = sensitivity(fit, panel, order=2, dates=(day, day))
+    cut = panel.isel(date=slice(DAY + 1)).copy(deep=True)
+    cut["forward_return"].values[-3:] = np.nan
+    spoiled = panel.copy(deep=True)
+    spoiled["features"].values[DAY + 1 :] *= -3.0
+    spoiled["forward_return"].values[DAY - 1 :] = 0.1
+    for other in (cut, spoiled):
+        found = sensitivity(fit, check_panel(other), order=2, dates=(day, day))
+        for name in ("value", "jacobian", "hessian"):
+            np.testing.assert_array_equal(found[name], whole[name])
+    before = panel.copy(deep=True)
+    before["features"].values[DAY] *= 0.5
+    own = sensitivity(fit, check_panel(before), dates=(day, day))
+    assert not own["value"].equals(whole["value"])
 
 
 # ---- several fits --------------------------------------------------------------------------------

@@ -141,6 +141,8 @@ def test_books_of_what_has_no_law_or_does_not_add_up_are_refused() -> None:
     name = str(found["asset"].values[missing.values][0])
     with pytest.raises(WeightsError, match=f"got none for {name}"):
         taylor_book(found, xr.DataArray([1.0], {"asset": [name]}, "asset"))
+    with pytest.raises(ShapeError, match=r"weights must be over asset, or date and asset"):
+        taylor_book(found, xr.DataArray([1.0], dims="factor"))
     risk = taylor_attribution(small_fit("nfi"), small_panel(), target="variance", dates=SPAN)
     with pytest.raises(SpecError, match="parts must be of the mean; got 'variance'"):
         taylor_book(risk, weights)

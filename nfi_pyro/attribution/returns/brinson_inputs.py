@@ -239,6 +239,11 @@ def _group_names(groups: Groups, dates: pd.Index, assets: pd.Index) -> np.ndarra
     """Return names (date or 1, asset) as objects, None where there is none."""
     if isinstance(groups, xr.DataArray):
         array = groups
+    elif not isinstance(groups, pd.Series | Mapping):
+        raise ShapeError(
+            f"groups must say which asset each is of; got a {type(groups).__name__} at {_WHERE}. "
+            "Give a mapping, Series or DataArray of asset to group."
+        )
     else:
         series = groups if isinstance(groups, pd.Series) else pd.Series(dict(groups), dtype=object)
         array = xr.DataArray(series.to_numpy(), {ASSET: series.index.to_numpy()}, (ASSET,))

@@ -145,7 +145,7 @@ def factor_hedge(
 
 def hedge_with_assets(
     forecast: ReturnForecast,
-    weights: Weights,
+    weights: Weights | None,
     instruments: Sequence[str],
     *,
     date: Date | None = None,

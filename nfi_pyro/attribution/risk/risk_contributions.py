@@ -36,6 +36,7 @@ from nfi_pyro.attribution.risk.tail_contributions import TailWindow, tail_slopes
 from nfi_pyro.dims import ASSET, FACTOR
 from nfi_pyro.errors import SpecError, WeightsError, name_places
 from nfi_pyro.linear_factor import LinearRiskModel
+from nfi_pyro.portfolio import equal_weights
 from nfi_pyro.posterior.portfolio_law import PortfolioLaw, Weights, align_weights
 from nfi_pyro.posterior.return_forecast import Date, ReturnForecast
 
@@ -46,7 +47,7 @@ _DECIMAL = {"units": "decimal return"}
 
 def risk_contributions(
     forecast: ReturnForecast,
-    weights: Weights,
+    weights: Weights | None,
     *,
     date: Date | None = None,
     measures: Sequence[str] = MEASURES,
@@ -68,7 +69,7 @@ def risk_contributions(
     ----------
     forecast : ReturnForecast
         Of returns, with dependence ``factor`` or ``copula``.
-    weights : mapping, Series or DataArray
+    weights : mapping, Series or DataArray, or None for equal weights
         Asset to fraction of capital.
     date : date, optional
         Default: the forecast's last.
@@ -158,16 +159,16 @@ def linear_risk_contributions(model: LinearRiskModel, weights: Weights) -> RiskC
 
 
 def portfolio_with_variance(
-    forecast: ReturnForecast, weights: Weights, date: Date | None
+    forecast: ReturnForecast, weights: Weights | None, date: Date | None
 ) -> PortfolioLaw:
-    """Return the law of a portfolio, once it is known to have a variance.
+    """Return the law of a portfolio, equal weights for None, once it is known to have a variance.
 
     Raises
     ------
     WeightsError, SpecError
         See `ReturnForecast.portfolio`.
     """
-    law = forecast.portfolio(weights, date)
+    law = forecast.portfolio(equal_weights(forecast, date) if weights is None else weights, date)
     if not law.standard_deviation > 0.0:
         raise WeightsError(_no_variance())
     return law

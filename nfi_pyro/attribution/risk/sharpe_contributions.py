@@ -22,7 +22,7 @@ _RATIO = {"units": "1"}
 
 def sharpe_contributions(
     forecast: ReturnForecast,
-    weights: Weights,
+    weights: Weights | None,
     *,
     date: Date | None = None,
     risk_free: float = 0.0,

@@ -37,7 +37,7 @@ class _Slopes(NamedTuple):
 
 def weight_attribution(
     forecast: ReturnForecast,
-    weights: Weights,
+    weights: Weights | None,
     *,
     date: Date | None = None,
     target: str = STANDARD_DEVIATION,

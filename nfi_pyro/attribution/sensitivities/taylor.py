@@ -22,7 +22,7 @@ from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
 from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives
 from nfi_pyro.attribution.sensitivities.targets import Target
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.dims import ASSET, FACTOR
+from nfi_pyro.dims import ASSET, DATE, FACTOR
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError, name_places
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
@@ -116,6 +116,11 @@ def taylor_book(found: xr.Dataset, weights: xr.DataArray | pd.Series) -> xr.Data
         )
     if isinstance(weights, pd.Series):
         weights = weights.rename_axis(ASSET).to_xarray()
+    if ASSET not in weights.dims or not set(weights.dims) <= {DATE, ASSET}:
+        raise ShapeError(
+            f"weights must be over asset, or date and asset; got {weights.dims} at taylor_book. "
+            "Name the dimensions."
+        )
     unknown = weights[ASSET].values[~np.isin(weights[ASSET].values, found[ASSET].values)]
     held = weights.reindex({ASSET: found[ASSET]}, fill_value=0.0)
     missing = (held != 0.0) & found["value"].isnull()
