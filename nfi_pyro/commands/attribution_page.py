@@ -12,6 +12,7 @@ from nfi_pyro.commands.attribution_returns import (
     couplings_of,
     hedge_of,
     realised_of,
+    risk_bounds_of,
     risk_of,
     sharpe_of,
     styles_of,
@@ -146,6 +147,7 @@ def _contents(task: AttributionTask, book: str, benchmark: str) -> AttributionCo
     )
     taylor = attempt("taylor", f"Taylor terms on {days}", lambda: taylor_of(task))
     risk = attempt("risk", f"risk contributions on {days}", lambda: risk_of(task))
+    bounds = attempt("risk_bounds", "intervals of risk", lambda: risk_bounds_of(task))
     sharpe = attempt("sharpe", f"ratio on {days}", lambda: sharpe_of(task))
     heat = attempt("heat_mean", "heat map of the expected return", lambda: heat_of(task, "mean"))
     heat_risk = attempt(
@@ -174,6 +176,7 @@ def _contents(task: AttributionTask, book: str, benchmark: str) -> AttributionCo
         risk_slopes=slopes,
         taylor=taylor,
         risk=risk,
+        risk_bounds=bounds,
         sharpe=sharpe,
         heat_mean=heat,
         heat_risk=heat_risk,

@@ -46,6 +46,16 @@ def taylor_of(task: AttributionTask) -> xr.Dataset:
     weights = xr.DataArray(book.to_numpy(), {ASSET: [str(name) for name in book.index]}, ASSET)
     # An equal-weight book is at the mean exposure: from there it would have no linear part.
     base, about = ("zero", "zero exposure") if task.book is None else _MEAN
-    found = taylor_attribution(task.fit, task.panel, base=base, dates=(day, day))
-    parts = taylor_book(found, weights).isel({DATE: 0}, drop=True)
+    expand = partial(taylor_attribution, panel=task.panel, base=base, dates=(day, day))
+    parts = taylor_book(expand(task.fit), weights).isel({DATE: 0}, drop=True)
+    fits = task.members.fits
+    if fits:
+        several = taylor_book(expand(fits), weights).isel({DATE: 0}, drop=True)
+        summed = xr.Dataset({"value": several["value"]})
+        if factors_comparable(fits):
+            summed["part"] = several["linear"] + several["quadratic"] + several["cross"]
+        bounds = interval_over(summed)
+        for side in ("lower", "upper"):
+            one = bounds.sel(bound=side, drop=True)
+            parts = parts.assign({f"{name}_{side}": one[name] for name in one.data_vars})
     return parts.assign_attrs(parts.attrs | {"date": day, "base": about})

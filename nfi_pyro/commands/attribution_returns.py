@@ -22,10 +22,12 @@ from nfi_pyro.attribution.risk.sharpe_contributions import sharpe_contributions
 from nfi_pyro.attribution.styles.style_report import style_report
 from nfi_pyro.commands.attribution_task import AttributionTask
 from nfi_pyro.data.features.styles import barra_styles
-from nfi_pyro.dims import ASSET, DATE
+from nfi_pyro.dims import ASSET, CHAIN, DATE
 from nfi_pyro.errors import SpecError
 from nfi_pyro.portfolio.risk import equal_weights
 from nfi_pyro.posterior.blocks import DateRange
+from nfi_pyro.posterior.forecasting import forecast
+from nfi_pyro.posterior.intervals import interval_over
 from nfi_pyro.svi.protocol import ExposurePricing
 
 LEVEL = 0.95
@@ -40,6 +42,20 @@ def book_of(task: AttributionTask) -> pd.Series:
 def risk_of(task: AttributionTask) -> RiskContributions:
     """Return the Euler contributions to the book's risk on the last date."""
     return risk_contributions(task.laws, book_of(task), level=LEVEL, seed=task.seed)
+
+
+def risk_bounds_of(task: AttributionTask) -> xr.DataArray | None:
+    """Return the interval of the book's risk on the last date over the run's members, if any."""
+    if not task.members.fits:
+        return None
+    day, book = str(task.last)[:10], book_of(task)
+    found = [
+        risk_contributions(
+            forecast(fit, task.panel, dates=(day, day)), book, level=LEVEL, seed=task.seed
+        ).value
+        for fit in task.members.fits
+    ]
+    return interval_over(xr.concat(found, CHAIN))
 
 
 def sharpe_of(task: AttributionTask) -> SharpeContributions:

@@ -49,9 +49,13 @@ class AttributionContents:
     taylor : Dataset over (factor,), or None
         Of the book's expected return on the last date: `base_value`, `value`, `remainder` (no
         dimension), `linear`, `quadratic`, `cross`, `base`, as `taylor_book` returns them; attr
-        `date`, and attr `base` says what is expanded around.
+        `date`, and attr `base` says what is expanded around. With intervals also `value_lower`,
+        `value_upper`, and where factors are comparable `part_lower`, `part_upper` of a factor's
+        three parts together.
     risk, sharpe : RiskContributions, SharpeContributions, or None
         On the last date; standard deviation, value at risk and expected shortfall.
+    risk_bounds : DataArray over (bound, measure), or None
+        Interval of the measures of `risk`.
     heat_mean, heat_risk : FactorHeatMap or None
     sanity : HeatMapSanity or None
     features : FeatureAttribution or None
@@ -80,6 +84,7 @@ class AttributionContents:
     risk_slopes: xr.Dataset | None = None
     taylor: xr.Dataset | None = None
     risk: RiskContributions | None = None
+    risk_bounds: xr.DataArray | None = None
     sharpe: SharpeContributions | None = None
     heat_mean: FactorHeatMap | None = None
     heat_risk: FactorHeatMap | None = None

@@ -120,15 +120,22 @@ def _parts_table(found: xr.Dataset, prices: xr.Dataset | None) -> Table:
     }
     digits = common_digits(np.r_[every.ravel(), ends["base_value"], ends["value"]])
     slopes = _price_columns(prices, found, chosen)
+    bounded = "part_lower" in found
     empty = (NONE,) * len(slopes)
     rows = [("Base value", *empty, *(NONE,) * 3, number(ends["base_value"], digits))]
+    bounds = chosen.cells(_bounds(found, digits)) if bounded else []
     for place, (name, row) in enumerate(zip(chosen.names, chosen.collect(every), strict=True)):
         beside = (column[place] for column in slopes.values())
-        rows.append((name, *beside, *(number(size, digits, signed=True) for size in row)))
+        sizes = (number(size, digits, signed=True) for size in row)
+        rows.append((name, *beside, *sizes, *bounds[place : place + 1]))
     rest = number(ends["remainder"], digits, signed=True)
     rows.append(("Remainder", *empty, *(NONE,) * 3, rest))
     sums = (number(size, digits, signed=True) for size in steps.sum(axis=0))
     rows.append(("Expected return", *empty, *sums, number(ends["value"], digits)))
+    if bounded:  # the first and the last two rows
+        low, high = (BASIS_POINTS * float(found[f"value_{side}"]) for side in ("lower", "upper"))
+        rows[0], rows[-2] = (*rows[0], NONE), (*rows[-2], NONE)
+        rows[-1] = (*rows[-1], interval(low, high, digits))
     said = (
         " Price: the slope of the book's expected return at its own exposure, so that price times "
         "exposure is not the linear part."
@@ -138,9 +145,23 @@ def _parts_table(found: xr.Dataset, prices: xr.Dataset | None) -> Table:
     return Table(
         f"Expected return of {found.attrs['date']} by factor, basis points per label horizon; the "
         f"last column adds up to the last row.{said}{chosen.said('factors')}",
-        ("Factor", *slopes, "Linear", "Pure", "Cross", "All parts"),
+        (
+            "Factor",
+            *slopes,
+            "Linear",
+            "Pure",
+            "Cross",
+            "All parts",
+            *(("Interval of all",) * bounded),
+        ),
         tuple(rows),
     )
+
+
+def _bounds(found: xr.Dataset, digits: int) -> list[str]:
+    """Return the interval of each factor's parts together, in basis points."""
+    ends = zip(found["part_lower"].values, found["part_upper"].values, strict=True)
+    return [interval(BASIS_POINTS * low, BASIS_POINTS * high, digits) for low, high in ends]
 
 
 def _price_columns(

@@ -24,7 +24,15 @@ from nfi_pyro.rendering.attribution_selection import (
     common_digits,
 )
 from nfi_pyro.rendering.figures.attribution_bars import Words, lane_bars
-from nfi_pyro.rendering.formatting import MISSING, basis_points, count, day, number, percent
+from nfi_pyro.rendering.formatting import (
+    MISSING,
+    basis_points,
+    count,
+    day,
+    interval,
+    number,
+    percent,
+)
 from nfi_pyro.rendering.page import Drawing, Section, Table
 from nfi_pyro.rendering.wording import sentence
 
@@ -56,7 +64,12 @@ def risk(contents: AttributionContents) -> Section | None:
         "Where the risk comes from",
         "Risk",
         "risk",
-        (_say_measures(found), *_say_largest(found), *copula),
+        (
+            _say_measures(found),
+            *_say_bounds(found, contents.risk_bounds),
+            *_say_largest(found),
+            *copula,
+        ),
         figures=(
             Drawing(
                 lane_bars(
@@ -105,6 +118,18 @@ def _say_measures(found: RiskContributions) -> str:
     )
     when = "By the risk model" if found.date is None else f"At the close of {day(found.date)}"
     return f"{when}, over one label horizon and in percent of capital: {listed}."
+
+
+def _say_bounds(found: RiskContributions, bounds: xr.DataArray | None) -> tuple[str, ...]:
+    """Return the intervals of the measures."""
+    if bounds is None:
+        return ()
+    ends = {name: 100.0 * bounds.sel({MEASURE: name}).values for name in _measures(found)}
+    listed = ", ".join(
+        f"{_label(found, name).lower()} {interval(float(low), float(high), 3)}%"
+        for name, (low, high) in ends.items()
+    )
+    return (f"Intervals: {listed}.",)
 
 
 def _say_largest(found: RiskContributions) -> tuple[str, ...]:

@@ -143,6 +143,16 @@ def test_random_heads_give_intervals(folder: Path, priced: Path, tmp_path: Path)
     found = collect_attribution(tmp_path / "run", n_dates=1)
     assert found.prices is not None
     assert bool((found.prices["gradient_lower"] < found.prices["gradient_upper"]).all())
+    assert found.taylor is not None
+    assert bool((found.taylor["part_lower"] < found.taylor["part_upper"]).all())
+    assert float(found.taylor["value_lower"]) < float(found.taylor["value_upper"])
+    assert found.risk is not None
+    assert found.risk_bounds is not None
+    assert found.risk_bounds.dims == ("bound", "measure")
+    assert bool((found.risk_bounds[0] < found.risk_bounds[1]).all())
+    page = render_attribution(found)
+    assert "Intervals: standard deviation" in page
+    assert ">Interval of all<" in page
     assert "19 draws of the last layers" in found.interval_about
     assert "19 draws of the last layers" in render_attribution(found)
 
