@@ -94,13 +94,16 @@ def _about(contents: AttributionContents) -> Section:
 
 
 def _left_out(contents: AttributionContents) -> tuple[str, ...]:
-    """Return the parts that are not there, and why."""
+    """Return the parts that are not there, and why; those with one reason together."""
     given = contents.left_out
-    absent = [part for part in PARTS if getattr(contents, part) is None and part not in given]
-    names = [*(part for part in PARTS if part in given), *(p for p in given if p not in PARTS)]
-    return (
-        *(f"Left out: {PARTS.get(part, part)}. {given[part]}" for part in names),
-        *(f"Left out: {PARTS[part]}. No reason was given." for part in absent),
+    reasons: dict[str, list[str]] = {}
+    for part in [*PARTS, *(part for part in given if part not in PARTS)]:
+        if part in given or getattr(contents, part) is None:
+            why = given.get(part, "No reason was given.")
+            reasons.setdefault(why, []).append(PARTS.get(part, part))
+    return tuple(
+        f"Left out: {'; '.join(names)}. {why[:1].upper()}{why[1:]}"
+        for why, names in reasons.items()
     )
 
 
