@@ -132,6 +132,7 @@ def test_a_model_of_hidden_features_and_one_without_factors_get_what_they_have(
     render_attribution(found)
 
 
+@pytest.mark.slow
 def test_random_heads_give_intervals(folder: Path, priced: Path, tmp_path: Path) -> None:
     spec = tmp_path / "spec.toml"
     spec.write_text(

@@ -122,6 +122,7 @@ def test_the_straight_line_is_never_shorter_than_the_geodesic(contents: Geometry
     assert bool(grid["returns_needed"].notnull().equals(grid["inside"]))
 
 
+@pytest.mark.slow
 def test_a_seed_leaves_the_global_generators_alone_and_gives_the_same_page(
     priced: Path, contents: GeometryContents
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_model_without_a_pricing_law_gets_its_states_alone(
         geometry(finished, tmp_path / "g.html", table=tmp_path / "t.csv")
 
 
+@pytest.mark.slow
 def test_a_model_without_latent_factors_gets_its_law_alone(folder: Path, tmp_path: Path) -> None:
     spec = tmp_path / "spec.toml"
     spec.write_text(

@@ -107,7 +107,10 @@ def texts(outputs: list[Any], kind: str) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
-@pytest.mark.parametrize("stem", FIGURES)
+@pytest.mark.parametrize(
+    "stem",
+    ["first_look", *(pytest.param(stem, marks=pytest.mark.slow) for stem in list(FIGURES)[1:])],
+)
 def test_a_notebook_runs(stem: str, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = run(stem, finished, monkeypatch)
     assert complaints(outputs) == []

@@ -129,6 +129,7 @@ def test_no_cell_is_nan_and_every_row_is_as_wide_as_its_header(
             assert {len(row) for row in table.rows} <= {len(table.header)}, table.caption
 
 
+@pytest.mark.slow
 def test_a_large_page_draws_at_most_twelve_rows_and_stays_small() -> None:
     contents = make_attribution(
         n_factors=17, n_features=23, n_lags=19, n_dates=131, n_assets=211, n_groups=29
