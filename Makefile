@@ -31,8 +31,11 @@ test: lint ## lint, types and the tests, under ten minutes on two cores
 test-slow: $(STAMP) ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m slow tests
 
-bench: $(STAMP) ## speed as ratios, one table
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks -q -s -o python_files='bench_*.py' -o pythonpath=.
+bench: $(STAMP) ## speed as ratios; a process for each file, so that none warms another's memory
+	@failed=; for file in tests/benchmarks/bench_*.py; do \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest $$file -q -s -o python_files='bench_*.py' \
+	    -o pythonpath=. || failed="$$failed $$file"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 format: $(STAMP) ## let ruff write
 	$(BIN)/ruff check --fix .

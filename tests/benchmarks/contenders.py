@@ -147,7 +147,8 @@ def heads_step(problem: Problem) -> Step:
     hidden = torch.randn(*problem.tradable.shape, SPEC.hidden_size, requires_grad=True)
     prior = torch.zeros(2, BLOCK, SPEC.n_factors)
     model.extractor = Given(hidden)  # type: ignore[assignment]
-    model.predictor = Given((prior[0], prior[1].exp()))  # type: ignore[assignment]
+    model.predictor.attention = Given(prior[0])  # type: ignore[assignment]
+    model.predictor.head = Given((prior[0], prior[1].exp()))  # type: ignore[assignment]
     return _step(model, lambda: package_loss(model, problem.batch, problem.outcome))
 
 
