@@ -44,8 +44,8 @@ def test_sensitivities(name: str) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"\n{name}: Jacobian of {N_ASSETS} x 16 on {N_DATES} dates {first * N_DATES:.1f} s "
-        f"(torch.func / ours = {slower:.1f}), Hessian of a date {second:.3f} s (torch.func / ours = "
-        f"{twice:.0f}), peak {peak:.2f} GiB"
+        f"(torch.func / ours = {slower:.1f}), Hessian of a date {second:.3f} s "
+        f"(torch.func / ours = {twice:.0f}), peak {peak:.2f} GiB"
     )
     own = target_derivatives(law, target, order=2).hessian
     assert own is not None
