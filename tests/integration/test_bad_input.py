@@ -85,9 +85,9 @@ def test_a_disk_that_fills_up_under_the_posterior_ends_in_an_error(
 ) -> None:
     out = tmp_path / "out"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, ((finished / "posterior.nc").stat().st_size - 1, hard)
-    )
+    # Wall times and paths are in the file: another run's is not of the same size to the byte.
+    limit = int(0.97 * (finished / "posterior.nc").stat().st_size)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(CheckpointError, match=r"posterior.nc must be writable; got File too"):
             fit_here(folder, out)
