@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.distributions.quantiles import solve_quantile
 from nfi_pyro.errors import ShapeError, SpecError
 from nfi_pyro.posterior.blocks import DateRange, PanelPass, open_pass
+from nfi_pyro.posterior.wide import wide_batch, wide_model
 from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit
 
@@ -226,13 +226,10 @@ def pricing_laws(
     """
     require_exposure_pricing(fit)
     visit = open_pass(fit, panel, dates)
-    wide = deepcopy(fit.model).double()
-    for parameter in wide.parameters():
-        parameter.requires_grad_(False)
     names = fit.provenance["factors"]
     if fit.model.uses_exposures:
         names = fit.provenance["exposures"]["names"]
-    return _laws(wide, visit, fit, tuple(names))
+    return _laws(wide_model(fit), visit, fit, tuple(names))
 
 
 def require_exposure_pricing(fit: SVIFit) -> None:
@@ -258,10 +255,8 @@ def _laws(
     windows = visit.windows
     blocks = visit.blocks(fit.config.block_size)
     for batch, _ in windows.stream(blocks, span=visit.span):
-        exposures = None if batch.exposures is None else batch.exposures.double()
-        batch = replace(batch, features=batch.features.double(), exposures=exposures)
         with torch.no_grad():
-            context = model.context(batch)
+            context = model.context(wide_batch(batch))
             beta = model.exposures(context)
             functions = [model.pricing(context, place) for place in range(len(beta))]
         for place, (function, kept) in enumerate(zip(functions, batch.tradable, strict=True)):

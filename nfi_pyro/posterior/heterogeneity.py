@@ -8,13 +8,13 @@ import torch
 import xarray as xr
 
 from nfi_pyro.data.panel import Panel
-from nfi_pyro.dims import DATE, FACTOR
-from nfi_pyro.errors import SpecError
+from nfi_pyro.dims import CHAIN, DATE, FACTOR
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.exposure_pricing import PricingLaw, pricing_laws, require_exposure_pricing
+from nfi_pyro.posterior.fits import check_fits, join_chains
+from nfi_pyro.posterior.intervals import attained_level, factors_comparable
 from nfi_pyro.svi.trained import SVIFit
 
-CHAIN = "chain"
 _DIMS = {
     "heterogeneity": (DATE, FACTOR),
     "price_of_risk": (DATE, FACTOR),
@@ -99,9 +99,9 @@ def risk_price_heterogeneity(
         the mean of the date's factors that all assets share (0 without any). A sequence of fits
         adds a first dimension `chain`, and `total_heterogeneity_lower` and ``_upper`` (date),
         the smallest and largest over chains; `heterogeneity_lower` and ``_upper`` (date, factor)
-        too where exposures are given. Learned factors are not aligned between restarts: factor
-        z0 of one is not z0 of another. One fit has no interval. Attrs `interval` and
-        `factor_interval` say so.
+        too where `factors_comparable`: exposures are given, or all are draws of one fit. Learned
+        factors are not aligned between restarts: factor z0 of one is not z0 of another. One fit
+        has no interval. Attrs `interval` and `factor_interval` say so.
 
     Raises
     ------
@@ -111,24 +111,14 @@ def risk_price_heterogeneity(
     SplitError, PanelError
         If no date has a full window, or the panel is not the fits' kind.
     """
-    several = not isinstance(fits, SVIFit)
-    chains: list[SVIFit] = list(fits) if not isinstance(fits, SVIFit) else [fits]
-    if not chains:
-        raise SpecError("fits must hold at least one fit; got none. Pass one, or restarts.")
+    chains = check_fits(fits)
     for fit in chains:
         require_exposure_pricing(fit)
-    found: list[xr.Dataset] = []
-    for place, fit in enumerate(chains):
-        own = _over_dates(fit, panel, dates)
-        if found:
-            _require_restart(chains[0], fit, found[0], own, place)
-        found.append(own)
-    if not several:
+    joined = join_chains([_over_dates(fit, panel, dates) for fit in chains], fits)
+    if CHAIN not in joined.dims:
         none = "none: one fit says nothing about restarts"
-        return found[0].assign_attrs(interval=none, factor_interval=none)
-    joined = xr.concat(found, dim=CHAIN, combine_attrs="override")
-    joined = joined.assign_coords({CHAIN: np.arange(len(chains))})
-    return _with_intervals(joined, aligned=chains[0].model.uses_exposures)
+        return joined.assign_attrs(interval=none, factor_interval=none)
+    return _with_intervals(joined, aligned=factors_comparable(chains))
 
 
 def _over_dates(fit: SVIFit, panel: Panel, dates: DateRange | None) -> xr.Dataset:
@@ -151,24 +141,6 @@ def _over_dates(fit: SVIFit, panel: Panel, dates: DateRange | None) -> xr.Datase
     )
 
 
-def _require_restart(
-    first: SVIFit, fit: SVIFit, wanted: xr.Dataset, found: xr.Dataset, place: int
-) -> None:
-    """Refuse a fit that is no restart of the first."""
-    facts = {
-        "model": (first.model.name, fit.model.name),
-        "label": (first.label, fit.label),
-        "factors": tuple(own[FACTOR].values.tolist() for own in (wanted, found)),
-        "dates": tuple(own[DATE].values.astype(str).tolist() for own in (wanted, found)),
-    }
-    other = [name for name, (one, two) in facts.items() if one != two]
-    if other:
-        raise SpecError(
-            f"fits must be restarts of one model; got another {', '.join(other)} at fit {place}. "
-            "Pass fits of one model, label and panel."
-        )
-
-
 def _with_intervals(found: xr.Dataset, *, aligned: bool) -> xr.Dataset:
     """Return the dataset with the range over chains of what is comparable between them."""
     n_chains = found.sizes[CHAIN]
@@ -178,7 +150,7 @@ def _with_intervals(found: xr.Dataset, *, aligned: bool) -> xr.Dataset:
         attrs = {"units": "decimal return"}
         bounds[f"{name}_lower"] = found[name].min(CHAIN).assign_attrs(attrs)
         bounds[f"{name}_upper"] = found[name].max(CHAIN).assign_attrs(attrs)
-    share = (n_chains - 1) / (n_chains + 1)
+    share = attained_level(n_chains, 1.0)
     interval = (
         f"smallest and largest over {n_chains} chains; one more restart falls between them with "
         f"probability {share:.2f}"

@@ -74,6 +74,6 @@ def factors_comparable(fits: Sequence[SVIFit]) -> bool:
     """
     if all(fit.model.uses_exposures for fit in fits):
         return True
-    first = fits[0]
-    drawn = all("head_draw" in fit.provenance for fit in fits)
-    return drawn and all(fit.seed == first.seed for fit in fits)
+    # A draw's number apart, all of it is the same.
+    one, *others = ((fit.seed, fit.provenance | {"head_draw": 0}) for fit in fits)
+    return all(other == one for other in others)

@@ -9,7 +9,6 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.fits import wide_model
 from nfi_pyro.attribution.networks.explained import ExplainedDate, open_explained
 from nfi_pyro.attribution.networks.gradcam import factor_gradcam, factor_heat, lag_gradcam
 from nfi_pyro.attribution.networks.gradcam_sanity import forecast_layers, gradcam_sanity
@@ -20,6 +19,7 @@ from nfi_pyro.nets.jets import SMOOTH
 from nfi_pyro.portfolio.risk import portfolio_risk
 from nfi_pyro.posterior import forecast, pricing_law
 from nfi_pyro.posterior.dated_weights import DatedWeights
+from nfi_pyro.posterior.wide import wide_model
 from nfi_pyro.svi import SVIFit
 from tests.attribution.explained_maker import (
     DATES,
@@ -395,7 +395,7 @@ def test_what_has_no_map_is_refused(fits: Any, panel: Panel) -> None:
         lag_gradcam(fits("neural_factor"), panel)
     with pytest.raises(SpecError, match="fits must hold at least one fit; got none"):
         factor_gradcam([], panel)
-    with pytest.raises(SpecError, match="restarts of one model; got another model, spec at fit 1"):
+    with pytest.raises(SpecError, match="draws of one model; got another model, spec at fit 1"):
         factor_gradcam([fits("nfi"), fits("neural_factor")], panel)
 
 

@@ -254,7 +254,7 @@ def test_wrong_options_are_refused(fits: Any, panel: Panel) -> None:
     with pytest.raises(WeightsError, match="got unknown nobody"):
         integrated_gradients(fit, panel, weights="nobody")
     other = replace(fit, label=fit.label | {"horizon": 5})
-    with pytest.raises(SpecError, match="must be restarts of one model; got another label at fit"):
+    with pytest.raises(SpecError, match="draws of one model; got another label at fit"):
         integrated_gradients([fit, other], panel)
     strange = replace(fit, model=SimpleNamespace(name="strange", uses_exposures=False))
     with pytest.raises(SpecError, match=r"an explained model must be one of .*; got strange"):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nfi_pyro.attribution.fits import wide_model
 from nfi_pyro.attribution.networks.explained import ExplainedDate
 from nfi_pyro.attribution.networks.relevance import layer_relevance
 from nfi_pyro.attribution.networks.relevance_gru import trace_gru
@@ -17,6 +16,7 @@ from nfi_pyro.data.panel import Panel
 from nfi_pyro.errors import SpecError, SplitError, WeightsError
 from nfi_pyro.nets.jets import SMOOTH
 from nfi_pyro.posterior import forecast, pricing_law
+from nfi_pyro.posterior.wide import wide_model
 from tests.attribution.explained_maker import (
     DATES,
     DAY,

@@ -272,7 +272,7 @@ def test_bad_targets_and_fits_are_refused() -> None:
         Target("value_at_risk", level=1.0)
     with pytest.raises(SpecError, match="risk_free must be a decimal return"):
         Target("sharpe", risk_free=3.0)
-    with pytest.raises(SpecError, match="fits must be restarts of one model; got another model"):
+    with pytest.raises(SpecError, match="draws of one model; got another model"):
         sensitivity((small_fit("nfi"), small_fit("linear_factor")), small_panel())
     with pytest.raises(SpecError, match="at least one fit"):
         sensitivity((), small_panel())

@@ -175,7 +175,7 @@ def test_the_panel_is_opened_and_the_networks_are_copied_once(
     joint: list[SVIFit], panel: Panel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    for name in ("open_pass", "deepcopy"):
+    for name in ("open_pass", "wide_model"):
         original = getattr(exposure_pricing, name)
 
         def counted(*args: Any, name: str = name, original: Any = original) -> Any:
@@ -185,7 +185,7 @@ def test_the_panel_is_opened_and_the_networks_are_copied_once(
         monkeypatch.setattr(exposure_pricing, name, counted)
     found = risk_price_heterogeneity(joint[0], panel)
     assert found.sizes["date"] == panel.sizes["date"] - 1
-    assert sorted(calls) == ["deepcopy", "open_pass"]
+    assert sorted(calls) == ["open_pass", "wide_model"]
     assert all(p.dtype == torch.float32 and p.requires_grad for p in joint[0].model.parameters())
 
 
@@ -229,13 +229,13 @@ def test_what_has_no_law_of_exposure_or_is_no_restart_is_refused(
 ) -> None:
     with pytest.raises(SpecError, match="must come from a model that prices exposures; got factor"):
         risk_price_heterogeneity(fit, panel)
-    with pytest.raises(SpecError, match="must come from a model that prices exposures; got factor"):
+    with pytest.raises(SpecError, match="draws of one model; got another model, spec at fit 1"):
         risk_price_heterogeneity([given[0], fit], panel)
     with pytest.raises(SpecError, match="fits must hold at least one fit; got none"):
         risk_price_heterogeneity([], panel)
-    with pytest.raises(SpecError, match="restarts of one model; got another model at fit 1"):
+    with pytest.raises(SpecError, match="draws of one model; got another model, spec at"):
         risk_price_heterogeneity([given[0], linear], panel)
-    with pytest.raises(SpecError, match="another model, factors, dates at fit 2"):
+    with pytest.raises(SpecError, match="got another model, spec at fit 2"):
         risk_price_heterogeneity([given[0], given[1], joint[0]], panel)
     other = replace(given[1], label=given[1].label | {"horizon": 5})
     with pytest.raises(SpecError, match="got another label at fit 1"):

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import xarray as xr
 
-from nfi_pyro.attribution.fits import differences
 from nfi_pyro.attribution.results.coupling import CouplingScores
 from nfi_pyro.attribution.sensitivities.targets import is_kinked
 from nfi_pyro.data.panel import Panel
@@ -17,9 +16,9 @@ from nfi_pyro.diagnostics.dim_checks import require_options
 from nfi_pyro.dims import CHAIN
 from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.blocks import DateRange
-from nfi_pyro.posterior.chains import as_chains
 from nfi_pyro.posterior.exposure_pricing import PricingLaw, pricing_laws, require_exposure_pricing
-from nfi_pyro.posterior.intervals import attained_level
+from nfi_pyro.posterior.fits import check_fits
+from nfi_pyro.posterior.intervals import attained_level, factors_comparable
 from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit
 
@@ -209,26 +208,14 @@ def checked_chains(fits: SVIFit | Sequence[SVIFit]) -> tuple[SVIFit, ...]:
     SpecError
         See `coupling_scores`.
     """
-    chains: tuple[SVIFit, ...] = as_chains(fits)
-    if not chains:
-        raise SpecError("fits must hold at least one fit; got none. Pass one, restarts or draws.")
-    first = chains[0]
-    require_exposure_pricing(first)
-    for place, fit in enumerate(chains[1:], start=1):
-        other = differences(first, fit)
-        if other:
-            raise SpecError(
-                f"fits must be restarts or draws of one model; got another {', '.join(other)} at "
-                f"fit {place}. Pass fits of one model, label and panel."
-            )
-        # A draw's number apart, all of it is the same.
-        one, two = ((own.seed, own.provenance | {"head_draw": 0}) for own in (first, fit))
-        if not first.model.uses_exposures and one != two:
-            raise SpecError(
-                f"fits must have the same factors; got a restart of {first.model.name} at fit "
-                f"{place}, whose learned factors are others under the same names. Pass one fit at "
-                "a time, or draws of one."
-            )
+    chains = check_fits(fits)
+    require_exposure_pricing(chains[0])
+    if len(chains) > 1 and not factors_comparable(chains):
+        raise SpecError(
+            f"fits must have the same factors; got restarts of {chains[0].model.name}, whose "
+            "learned factors are others under the same names. Pass one fit at a time, or draws of "
+            "one."
+        )
     return chains
 
 

@@ -11,7 +11,6 @@ import xarray as xr
 from torch import Tensor
 
 from nfi_pyro.attribution.book_moments import CopulaColumns, unit_of
-from nfi_pyro.attribution.fits import wide_batch, wide_model
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.training.windows import PanelBatch
 from nfi_pyro.dims import ASSET, DATE, FACTOR, FEATURE, LAG
@@ -24,6 +23,7 @@ from nfi_pyro.nets.standardise import with_intercept
 from nfi_pyro.nfi import NFI
 from nfi_pyro.posterior.blocks import DateRange, PanelPass, open_pass
 from nfi_pyro.posterior.dated_weights import DatedWeights
+from nfi_pyro.posterior.wide import wide_batch, wide_model
 from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit
 

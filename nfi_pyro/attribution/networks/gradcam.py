@@ -10,7 +10,6 @@ import xarray as xr
 from torch import Tensor, nn
 
 from nfi_pyro.attribution.book_moments import check_target, explain_moment
-from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.networks.explained import ExplainedDate, ExplainedPass, open_explained
 from nfi_pyro.attribution.results.explanations import FactorHeatMap, LagHeatMap
 from nfi_pyro.data.panel import Panel
@@ -19,6 +18,7 @@ from nfi_pyro.errors import SpecError
 from nfi_pyro.nets.pricing import FactorLayer
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.dated_weights import DatedWeights, Held
+from nfi_pyro.posterior.fits import check_fits, join_chains
 from nfi_pyro.posterior.intervals import factors_comparable
 from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit

@@ -9,7 +9,6 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from nfi_pyro.attribution.book_moments import check_target
-from nfi_pyro.attribution.fits import check_fits, join_chains, wide_model
 from nfi_pyro.attribution.networks.explained import open_explained
 from nfi_pyro.attribution.networks.gradcam import factor_heat, require_factor_axis
 from nfi_pyro.attribution.results.explanations import HeatMapSanity
@@ -18,6 +17,8 @@ from nfi_pyro.dims import DRAW
 from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.dated_weights import DatedWeights, Held
+from nfi_pyro.posterior.fits import check_fits, join_chains
+from nfi_pyro.posterior.wide import wide_model
 from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit
 

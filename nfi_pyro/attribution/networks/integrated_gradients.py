@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from nfi_pyro.attribution.book_moments import check_target, explain_moment
-from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.networks.explained import ExplainedDate, ExplainedPass, open_explained
 from nfi_pyro.attribution.results.explanations import FeatureAttribution
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET, DATE, FEATURE, LAG
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.dated_weights import DatedWeights, Held
+from nfi_pyro.posterior.fits import check_fits, join_chains
 from nfi_pyro.svi.trained import SVIFit
 
 _FEWEST_NODES = 8

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.networks.explained import (
     ExplainedDate,
     ExplainedPass,
@@ -19,6 +18,7 @@ from nfi_pyro.data.panel import Panel
 from nfi_pyro.dims import ASSET, FEATURE, LAG
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.dated_weights import DatedWeights, Held
+from nfi_pyro.posterior.fits import check_fits, join_chains
 from nfi_pyro.svi.trained import SVIFit
 
 LAYER = "layer"

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.results.brinson import TRADING, LinkedEffects
 from nfi_pyro.attribution.results.realised import (
     OTHER_PARTS,
@@ -37,6 +36,7 @@ from nfi_pyro.dims import ASSET, DATE, DRAW, FACTOR
 from nfi_pyro.errors import ShapeError, SpecError, name_places
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.dated_weights import Held
+from nfi_pyro.posterior.fits import check_fits, join_chains
 from nfi_pyro.posterior.intervals import factors_comparable
 from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit

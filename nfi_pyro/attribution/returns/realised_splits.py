@@ -7,7 +7,6 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.fits import wide_batch, wide_model
 from nfi_pyro.attribution.results.realised import ALPHA, NONLINEAR, SPECIFIC
 from nfi_pyro.attribution.returns.realised_books import RealisedBooks
 from nfi_pyro.data.checks.quality import DropLedger
@@ -17,6 +16,7 @@ from nfi_pyro.errors import SpecError, name_places
 from nfi_pyro.linear_factor import CrossSectionalRegression, cross_sectional_regression
 from nfi_pyro.posterior.blocks import DateRange, open_pass
 from nfi_pyro.posterior.draws import sample_posterior
+from nfi_pyro.posterior.wide import wide_batch, wide_model
 from nfi_pyro.svi.trained import SVIFit
 
 

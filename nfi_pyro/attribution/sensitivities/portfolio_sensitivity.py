@@ -18,7 +18,6 @@ import xarray as xr
 from torch import Tensor
 
 from nfi_pyro.attribution.book_moments import CopulaColumns, score_covariance
-from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.sensitivities.dated_laws import dated_laws
 from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
 from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives
@@ -30,6 +29,7 @@ from nfi_pyro.errors import SpecError, WeightsError
 from nfi_pyro.posterior.blocks import DateRange, open_pass
 from nfi_pyro.posterior.dated_weights import DatedWeights
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
+from nfi_pyro.posterior.fits import check_fits, join_chains
 from nfi_pyro.posterior.portfolio_law import Weights
 from nfi_pyro.svi.trained import SVIFit
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 import torch
 import xarray as xr
 
-from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.sensitivities.dated_laws import FixedFeatureLaw, dated_laws
 from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
 from nfi_pyro.attribution.sensitivities.targets import (
@@ -28,6 +27,7 @@ from nfi_pyro.dims import ASSET
 from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
+from nfi_pyro.posterior.fits import check_fits, join_chains
 from nfi_pyro.svi.trained import SVIFit
 
 CHUNK = 1024

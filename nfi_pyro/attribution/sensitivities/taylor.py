@@ -16,7 +16,6 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nfi_pyro.attribution.fits import check_fits, join_chains
 from nfi_pyro.attribution.sensitivities.dated_laws import FixedFeatureLaw, dated_laws
 from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
 from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives
@@ -26,6 +25,7 @@ from nfi_pyro.dims import ASSET, DATE, FACTOR
 from nfi_pyro.errors import ShapeError, SpecError, WeightsError, name_places
 from nfi_pyro.posterior.blocks import DateRange
 from nfi_pyro.posterior.exposure_pricing import PricingLaw
+from nfi_pyro.posterior.fits import check_fits, join_chains
 from nfi_pyro.posterior.portfolio_law import align_weights
 from nfi_pyro.svi.trained import SVIFit
 

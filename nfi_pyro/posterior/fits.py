@@ -1,14 +1,11 @@
-"""Fits as attribution takes them: restarts or draws of one model, in double precision, joined."""
+"""Several fits as one thing: restarts or draws of one model, checked, and what they say joined."""
 
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
 
-from nfi_pyro.data.training.windows import PanelBatch
 from nfi_pyro.dims import CHAIN
 from nfi_pyro.errors import SpecError
 from nfi_pyro.posterior.chains import as_chains
@@ -29,18 +26,13 @@ def check_fits(fits: SVIFit | Sequence[SVIFit]) -> tuple[SVIFit, ...]:
     if not chains:
         raise SpecError("fits must hold at least one fit; got none. Pass one, or restarts.")
     for place, fit in enumerate(chains[1:], start=1):
-        _require_none(differences(chains[0], fit), place)
+        facts = {
+            "model": (chains[0].model.name, fit.model.name),
+            "label": (chains[0].label, fit.label),
+            "spec": (chains[0].model.spec, fit.model.spec),
+        }
+        _require_none([name for name, (one, two) in facts.items() if one != two], place)
     return chains
-
-
-def differences(first: SVIFit, fit: SVIFit) -> list[str]:
-    """Return in which of model, label and spec two fits differ, by name."""
-    facts = {
-        "model": (first.model.name, fit.model.name),
-        "label": (first.label, fit.label),
-        "spec": (first.model.spec, fit.model.spec),
-    }
-    return [name for name, (one, two) in facts.items() if one != two]
 
 
 def join_chains(found: Sequence[Labelled], fits: SVIFit | Sequence[SVIFit]) -> Labelled:
@@ -67,23 +59,6 @@ def _require_none(other: list[str], place: int) -> None:
     """Refuse a fit that differs from the first."""
     if other:
         raise SpecError(
-            f"fits must be restarts of one model; got another {', '.join(other)} at fit {place}. "
-            "Explain them one by one."
+            f"fits must be restarts or draws of one model; got another {', '.join(other)} at fit "
+            f"{place}. Pass them one by one."
         )
-
-
-def wide_model(fit: SVIFit) -> Any:
-    """Return a fit's networks in double precision, without gradients.
-
-    Random last layers are at the guide's location, where a fit leaves them.
-    """
-    wide = deepcopy(fit.model).double().eval()
-    for parameter in wide.parameters():
-        parameter.requires_grad_(False)
-    return wide
-
-
-def wide_batch(batch: PanelBatch) -> PanelBatch:
-    """Return a batch with features and exposures in double precision."""
-    exposures = None if batch.exposures is None else batch.exposures.double()
-    return replace(batch, features=batch.features.double(), exposures=exposures)
