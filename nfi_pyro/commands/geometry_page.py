@@ -91,9 +91,9 @@ def collect_geometry(
     laws = laws_of(task)
     plane = flow = tracking = None
     if laws is not None:
-        tracking = track_run(task, members, portfolio=book, benchmark=rival)
-        centre, vectors, variances = principal_axes(laws.last)
-        plane = plane_of(task, laws.last, centre, vectors, variances)
+        tracking = track_run(task, laws.laws, members, portfolio=book, benchmark=rival)
+        centre, vectors, variances = principal_axes(laws.laws[-1])
+        plane = plane_of(task, laws.laws[-1], centre, vectors, variances)
         if plane is None:
             task.left_out["flow"] = "There is no plane to follow a flow on: see above."
         else:

@@ -9,7 +9,7 @@ import xarray as xr
 from nfi_pyro.commands.geometry_task import GeometryTask
 from nfi_pyro.dims import ASSET, DATE, FACTOR
 from nfi_pyro.geometry.crowding.crowding import crowding_flow
-from nfi_pyro.posterior.exposure_pricing import PricingLaw, pricing_laws
+from nfi_pyro.posterior.exposure_pricing import PricingLaw
 from nfi_pyro.rendering.geometry_contents import ExposureFlow
 from nfi_pyro.svi.protocol import ExposurePricing
 
@@ -20,21 +20,22 @@ _MEAN = ("divergence", "lower", "upper", "p_value", "n_dates", "n_skipped")
 
 @dataclass(frozen=True)
 class DatedLaws:
-    """Exposures of consecutive dates, and the pricing law of the last.
+    """Pricing laws of consecutive dates, and the exposures in one table.
 
     Attributes
     ----------
     exposures : DataArray, shape (date, asset, factor)
         NaN where an asset has no law. Begins before the span, for instruments.
-    last : PricingLaw
+    laws : tuple of PricingLaw
+        In order.
     """
 
     exposures: xr.DataArray
-    last: PricingLaw
+    laws: tuple[PricingLaw, ...]
 
 
 def laws_of(task: GeometryTask) -> DatedLaws | None:
-    """Return exposures and law, or None where the model prices no exposures."""
+    """Return laws and exposures, or None where the model prices no exposures."""
     if not isinstance(task.fit.model, ExposurePricing):
         why = (
             f"{task.fit.model.name} prices hidden features, not exposures: there is no law of "
@@ -46,13 +47,13 @@ def laws_of(task: GeometryTask) -> DatedLaws | None:
     task.say(f"exposures of {len(days)} dates")
     assets = task.laws.data[ASSET].to_numpy()
     columns = {name: column for column, name in enumerate(assets)}
-    rows = []
-    for law in pricing_laws(task.fit, task.panel, dates=(str(days[0])[:10], str(days[-1])[:10])):
-        row = np.full((len(assets), len(law.factors)), np.nan)
+    laws = tuple(task.law_pass(task.fit))
+    factors = list(laws[-1].factors)
+    table = np.full((len(laws), len(assets), len(factors)), np.nan)
+    for row, law in zip(table, laws, strict=True):
         row[[columns[name] for name in law.assets]] = law.beta.numpy()
-        rows.append(row)
-    labels = {DATE: days, ASSET: assets, FACTOR: list(law.factors)}
-    return DatedLaws(xr.DataArray(np.stack(rows), labels, (DATE, ASSET, FACTOR)), law)
+    labels = {DATE: days, ASSET: assets, FACTOR: factors}
+    return DatedLaws(xr.DataArray(table, labels, (DATE, ASSET, FACTOR)), laws)
 
 
 def flow_of(

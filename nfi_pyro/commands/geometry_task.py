@@ -1,12 +1,14 @@
 """What every part of a geometry page is made from: one run, one span of dates and a seed."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from nfi_pyro.data.panel import Panel
 from nfi_pyro.data.splits import DateSpan
+from nfi_pyro.posterior.exposure_pricing import PricingLaw, pricing_laws
 from nfi_pyro.posterior.return_forecast import ReturnForecast
 from nfi_pyro.svi.trained import SVIFit
 
@@ -60,6 +62,11 @@ class GeometryTask:
         """Dates of the span and, as far as there are any, those that its flow needs before."""
         first = max(self.place.start - self.instrument_lag - 1, 0)
         return self.days[first : self.place.stop]
+
+    def law_pass(self, fit: SVIFit) -> Iterator[PricingLaw]:
+        """Return a fit's pricing laws of `flow_days`, in order."""
+        days = self.flow_days
+        return pricing_laws(fit, self.panel, dates=(str(days[0])[:10], str(days[-1])[:10]))
 
     def say(self, part: str) -> None:
         """Print on standard error which part comes next."""

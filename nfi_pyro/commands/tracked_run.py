@@ -1,6 +1,6 @@
 """The geometry of a run through a span, date by date, with intervals where the run has them."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,14 +11,14 @@ from nfi_pyro.commands.run_members import RunMembers
 from nfi_pyro.errors import SpecError
 from nfi_pyro.geometry.results.tracking import Tracking
 from nfi_pyro.geometry.tracking.tracking import track
-from nfi_pyro.posterior.exposure_pricing import PricingLaw, pricing_laws
+from nfi_pyro.posterior.exposure_pricing import PricingLaw
 from nfi_pyro.posterior.forecasting import forecast
 from nfi_pyro.posterior.return_forecast import ReturnForecast
-from nfi_pyro.svi.trained import SVIFit
 
 
 def track_run(
     task: GeometryTask,
+    laws: Sequence[PricingLaw],
     members: RunMembers,
     *,
     portfolio: pd.Series | None,
@@ -29,6 +29,8 @@ def track_run(
     Parameters
     ----------
     task : GeometryTask
+    laws : sequence of PricingLaw
+        Of the run's own fit, on the task's `flow_days`.
     members : RunMembers
         Whose figures give the intervals.
     portfolio, benchmark : Series, optional
@@ -46,7 +48,7 @@ def track_run(
     own = ReturnForecast(task.laws.data.sel(date=slice(*span)))
     task.say(f"tracking of {len(task.dates)} dates")
     try:
-        found = follow(own, _laws(task, task.fit))
+        found = follow(own, laws)
     except SpecError as error:  # collinear exposures, or a network without second derivatives
         task.left_out["tracking"] = f"The metric could not be had: {error}"
         return None
@@ -55,12 +57,6 @@ def track_run(
     task.say(f"tracking of {len(members.fits)} {members.source}")
     several = follow(
         [forecast(fit, task.panel, dates=span) for fit in members.fits],
-        [_laws(task, fit) for fit in members.fits],
+        [task.law_pass(fit) for fit in members.fits],
     )
     return replace(found, interval=several.interval, interval_source=members.about)
-
-
-def _laws(task: GeometryTask, fit: SVIFit) -> Iterator[PricingLaw]:
-    """Return the laws of the span's dates and of those that its flow needs before."""
-    days = task.flow_days
-    return pricing_laws(fit, task.panel, dates=(str(days[0])[:10], str(days[-1])[:10]))
