@@ -17,7 +17,11 @@ MIN_NORM, PARALLEL = "min_norm", "parallel"
 
 def slopes_of(task: AttributionTask, target: str) -> xr.Dataset:
     """Return a target of the book by its exposures, on the visited dates, with intervals."""
-    shift = PARALLEL if task.book is None or abs(task.book.sum() - 1.0) <= 1e-6 else MIN_NORM
+    # A parallel shift needs weights that sum to 1 on every date. Those of a long-only book still
+    # do when what has no law is scaled away; those of a long-short book need not.
+    book = task.book
+    plain = book is None or (bool((book >= 0.0).all()) and abs(book.sum() - 1.0) <= 1e-6)
+    shift = PARALLEL if plain else MIN_NORM
     measure = partial(
         portfolio_sensitivity,
         panel=task.panel,
