@@ -19,7 +19,7 @@ from nfi_pyro.rendering.formatting import (
     number,
     percent,
 )
-from nfi_pyro.rendering.html import make_environment
+from nfi_pyro.rendering.html import render_sections
 from nfi_pyro.rendering.page import Section, Tile
 from nfi_pyro.rendering.tables import provenance_tables
 from nfi_pyro.rendering.wording import sentence
@@ -59,8 +59,7 @@ def render_attribution(contents: AttributionContents) -> str:
     str
         A complete HTML document, to be written as UTF-8.
     """
-    template = make_environment().get_template("report.html.jinja")
-    return template.render(title=contents.title, sections=build_attribution(contents))
+    return render_sections(contents.title, build_attribution(contents))
 
 
 def build_attribution(contents: AttributionContents) -> tuple[Section, ...]:

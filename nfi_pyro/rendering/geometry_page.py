@@ -3,7 +3,7 @@
 from nfi_pyro.rendering.geometry_contents import GeometryContents
 from nfi_pyro.rendering.geometry_sections import crowding, curvature, metric, path, states
 from nfi_pyro.rendering.geometry_tracking import tracking
-from nfi_pyro.rendering.html import make_environment
+from nfi_pyro.rendering.html import render_sections
 from nfi_pyro.rendering.page import Section
 from nfi_pyro.rendering.tables import provenance_tables
 from nfi_pyro.rendering.wording import sentence
@@ -32,8 +32,7 @@ def render_geometry(contents: GeometryContents) -> str:
     str
         A complete HTML document, to be written as UTF-8.
     """
-    template = make_environment().get_template("report.html.jinja")
-    return template.render(title=contents.title, sections=build_geometry(contents))
+    return render_sections(contents.title, build_geometry(contents))
 
 
 def build_geometry(contents: GeometryContents) -> tuple[Section, ...]:

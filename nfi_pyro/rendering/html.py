@@ -3,6 +3,7 @@
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nfi_pyro.rendering.contents import ReportContents
+from nfi_pyro.rendering.page import Section
 from nfi_pyro.rendering.sections import build_sections
 
 
@@ -22,8 +23,13 @@ def render_report(contents: ReportContents) -> str:
     str
         A complete HTML document, to be written as UTF-8.
     """
+    return render_sections(contents.title, build_sections(contents))
+
+
+def render_sections(title: str, sections: tuple[Section, ...]) -> str:
+    """Return the HTML document of a title and its sections, with a list of contents."""
     template = make_environment().get_template("report.html.jinja")
-    return template.render(title=contents.title, sections=build_sections(contents))
+    return template.render(title=title, sections=sections)
 
 
 def make_environment() -> Environment:
