@@ -225,7 +225,18 @@ def pricing_laws(
         As in `pricing_law`, at the call.
     """
     require_exposure_pricing(fit)
-    visit = open_pass(fit, panel, dates)
+    return laws_of_pass(fit, open_pass(fit, panel, dates))
+
+
+def laws_of_pass(fit: SVIFit, visit: PanelPass) -> Iterator[PricingLaw]:
+    """Return an iterator over the pricing laws of a pass that was opened for the fit.
+
+    Raises
+    ------
+    SpecError
+        As in `pricing_law`, at the call.
+    """
+    require_exposure_pricing(fit)
     names = fit.provenance["factors"]
     if fit.model.uses_exposures:
         names = fit.provenance["exposures"]["names"]

@@ -12,8 +12,8 @@ from nfi_pyro.distributions.law_jets import LawJets
 from nfi_pyro.distributions.mixture import MixtureOfNormals
 from nfi_pyro.distributions.pricing import PricingFunction
 from nfi_pyro.errors import ShapeError
-from nfi_pyro.posterior.blocks import DateRange, open_pass
-from nfi_pyro.posterior.exposure_pricing import PricingLaw, pricing_laws
+from nfi_pyro.posterior.blocks import DateRange, PanelPass, open_pass
+from nfi_pyro.posterior.exposure_pricing import PricingLaw, laws_of_pass
 from nfi_pyro.svi.protocol import ExposurePricing
 from nfi_pyro.svi.trained import SVIFit
 
@@ -60,14 +60,18 @@ def dated_laws(
     SplitError, PanelError
         If no date has a full window, or the panel is not the fit's kind.
     """
+    return dated_laws_of_pass(fit, open_pass(fit, panel, dates))
+
+
+def dated_laws_of_pass(fit: SVIFit, visit: PanelPass) -> Iterator[PricingLaw]:
+    """Return an iterator over the laws of a pass that was opened for the fit."""
     if isinstance(fit.model, ExposurePricing):
-        return pricing_laws(fit, panel, dates=dates)
-    return _fixed_feature_laws(fit, panel, dates)
+        return laws_of_pass(fit, visit)
+    return _fixed_feature_laws(fit, visit)
 
 
-def _fixed_feature_laws(fit: SVIFit, panel: Panel, dates: DateRange | None) -> Iterator[PricingLaw]:
+def _fixed_feature_laws(fit: SVIFit, visit: PanelPass) -> Iterator[PricingLaw]:
     """Yield the laws with features held, in double precision from the networks' output on."""
-    visit = open_pass(fit, panel, dates)
     names = tuple(fit.provenance["factors"])
     blocks = visit.blocks(fit.config.block_size)
     for (start, _), (batch, context, _) in zip(blocks, visit.contexts(fit), strict=True):

@@ -18,7 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from nfi_pyro.attribution.book_moments import CopulaColumns, score_covariance
-from nfi_pyro.attribution.sensitivities.dated_laws import dated_laws
+from nfi_pyro.attribution.sensitivities.dated_laws import dated_laws_of_pass
 from nfi_pyro.attribution.sensitivities.dated_tables import DatedTables
 from nfi_pyro.attribution.sensitivities.sensitivity import target_derivatives
 from nfi_pyro.attribution.sensitivities.shifts import exposure_shift
@@ -85,9 +85,10 @@ def portfolio_sensitivity(
     for fit in check_fits(fits):
         if chosen.name != "mean":
             _require_dependence(fit)
-        book = DatedWeights(weights, open_pass(fit, panel, dates).dates, panel[ASSET].values)
+        visit = open_pass(fit, panel, dates)
+        book = DatedWeights(weights, visit.dates, panel[ASSET].values)
         tables = DatedTables(panel[ASSET].values)
-        for place, law in enumerate(dated_laws(fit, panel, dates=dates)):
+        for place, law in enumerate(dated_laws_of_pass(fit, visit)):
             held = book.on(place, np.isin(panel[ASSET].values, law.assets))
             if held is None:
                 raise WeightsError(
@@ -135,16 +136,15 @@ def book_derivatives(
     TargetJets
         Value (), gradient (factor,), Hessian (factor, factor).
     """
-    mean = _sum_over_assets(target_derivatives(law, "mean", order=2), weights, shift)
     if target.name == "mean":
-        return mean
+        return _mean(law, weights, shift)
     variance = _variance(law, weights, shift, fit)
     if target.name == "variance":
         return variance
     deviation = _root(variance)
     if target.name == "standard_deviation":
         return deviation
-    return _ratio(mean, deviation, target.risk_free)
+    return _ratio(_mean(law, weights, shift), deviation, target.risk_free)
 
 
 def _require_dependence(fit: SVIFit) -> None:
@@ -154,6 +154,11 @@ def _require_dependence(fit: SVIFit) -> None:
             "the risk of a portfolio must know how assets depend on each other; got a fit of "
             f"{fit.model.name} without factors or a copula. Fit it again."
         )
+
+
+def _mean(law: PricingLaw, weights: Tensor, shift: Tensor) -> TargetJets:
+    """Return the portfolio's expected return along the shift."""
+    return _sum_over_assets(target_derivatives(law, "mean", order=2), weights, shift)
 
 
 def _sum_over_assets(jets: TargetJets, weights: Tensor, shift: Tensor) -> TargetJets:
