@@ -38,13 +38,8 @@ def report_attribution(opened: OpenedRun, book: pd.Series | None, name: str) -> 
     )
     attempt = task.attempt
     return AttributionContents(
-        title="",
-        provenance={},
-        settings={},
         label=describe_label(opened.panel["forward_return"].attrs),
-        evaluation_span="",
         book=name,
-        benchmark="",
         interval_about=members.about,
         left_out=task.left_out,
         prices=attempt("prices", "prices of exposures", lambda: slopes_of(task, "mean")),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -36,6 +37,11 @@ class PanelPass:
     def dates(self) -> Any:
         """Dates visited, datetime64, shape (date,)."""
         return self.windows.dates[self.span]
+
+    def on(self, date: np.datetime64) -> "PanelPass":
+        """Return the pass of one date, which must be among those visited."""
+        place = self.span.start + int(np.flatnonzero(self.dates == date)[0]) * (self.span.step or 1)
+        return PanelPass(self.windows, slice(place, place + 1))
 
     def blocks(self, size: int) -> Iterator[tuple[int, int]]:
         """Yield blocks of at most `size` neighbouring dates that cover the dates visited."""

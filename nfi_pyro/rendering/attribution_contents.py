@@ -1,7 +1,7 @@
 """What an attribution page shows: results only, no model and no drawing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import xarray as xr
 
@@ -27,20 +27,19 @@ class AttributionContents:
 
     Attributes
     ----------
-    title : str
-    provenance : mapping of section to mapping of label to text
-    settings : mapping of label to text
     label : str
         What the return is and when it is earned.
-    evaluation_span : str
-        Which dates, and whether training saw them.
-    book, benchmark : str
-        Names; benchmark "" without one.
+    book : str
+        Its name.
     interval_about : str
         What intervals are made from, or why there are none.
     left_out : mapping of part to text
         Parts: prices, risk_slopes, taylor, risk, sharpe, heat_mean, heat_risk, sanity, features,
         relevance, couplings, realised, brinson, hedge, styles.
+    title, provenance, settings, evaluation_span
+        Of a page; a section of another page needs none.
+    benchmark : str
+        Name; "" without one.
     prices, risk_slopes : Dataset over (date, factor, factor_other), or None
         Of the book's expected return, and of its standard deviation, as `portfolio_sensitivity`
         returns them: `value` (date), `exposure`, `gradient`, `contribution` (date, factor),
@@ -71,15 +70,15 @@ class AttributionContents:
     styles : StyleReport or None
     """
 
-    title: str
-    provenance: Mapping[str, Mapping[str, str]]
-    settings: Mapping[str, str]
     label: str
-    evaluation_span: str
     book: str
-    benchmark: str
     interval_about: str
     left_out: Mapping[str, str]
+    title: str = ""
+    provenance: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    evaluation_span: str = ""
+    benchmark: str = ""
     prices: xr.Dataset | None = None
     risk_slopes: xr.Dataset | None = None
     taylor: xr.Dataset | None = None

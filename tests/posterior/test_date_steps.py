@@ -46,3 +46,10 @@ def test_a_pair_is_a_step_of_one_and_a_step_below_it_is_refused(fit: SVIFit, pan
 def test_what_is_no_range_is_refused(dates, said) -> None:
     with pytest.raises(SpecError, match=said):
         read_range(dates)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_one_date_of_a_pass_is_a_pass_of_that_date(fit: SVIFit, panel: Panel, step: int) -> None:
+    visit = open_pass(fit, panel, (None, None, step))
+    for date in visit.dates[[0, 5, -1]]:
+        np.testing.assert_array_equal(visit.on(date).dates, [date])

@@ -31,8 +31,8 @@ from nfi_pyro.diagnostics.dim_checks import require_options, require_probability
 from nfi_pyro.diagnostics.scores import hac_standard_error, newey_west_lags
 from nfi_pyro.dims import ASSET, DATE
 from nfi_pyro.errors import SpecError, SplitError
-from nfi_pyro.posterior.blocks import DateRange, read_range, require_label
-from nfi_pyro.posterior.exposure_pricing import pricing_laws
+from nfi_pyro.posterior.blocks import DateRange, open_pass, read_range, require_label
+from nfi_pyro.posterior.exposure_pricing import laws_of_pass, pricing_laws
 from nfi_pyro.svi.config import check_seed
 from nfi_pyro.svi.trained import SVIFit
 
@@ -325,12 +325,12 @@ def _confirm_by_law(
 ) -> dict[str, Any]:
     """Return H squared of the pairs followed up, pooled over a few dates, mean over chains."""
     every = np.linspace(0, len(dates) - 1, _LAW_DATES).round().astype(int)
-    chosen = set(dates[every].tolist())
     some = table.isel({PAIR: followed})
     names = list(zip(some["first"].values.tolist(), some["second"].values.tolist(), strict=True))
     own = []
     for fit in chains:
-        laws = [law for law in pricing_laws(fit, panel, dates=span) if law.date.item() in chosen]
+        visit = open_pass(fit, panel, span)
+        laws = [next(laws_of_pass(fit, visit.on(date))) for date in dates[np.unique(every)]]
         own.append(friedman_h_squared(laws, names, seed=seed))
     columns: dict[str, Any] = {}
     for name in ("h_squared", "interaction_scale"):
