@@ -9,7 +9,6 @@ import xarray as xr
 MEASURE, PART, SOURCE = "measure", "part", "source"
 EXPECTED, RISK = "expected", "risk"
 SPECIFIC = "specific"
-RISK_FREE = "risk_free"
 
 
 @dataclass(frozen=True)
